@@ -1,0 +1,172 @@
+//! What a contraction does to its sums before it stores them.
+
+use super::{Activate, Activation, check_float, check_shape};
+use crate::host_tensor::HostTensor;
+use crate::op::{Attributes, Bind, Op, OpError, Operand};
+use crate::types::TensorType;
+use crate::wgsl::Shader;
+
+/// `y = activation(sum + bias + batch_bias) + residual`, each part optional.
+///
+/// Operands follow the contraction's own in this order: `bias: [N]`, `batch_bias: [B, .., N]` (one row for each batch
+/// of the result), `residual` (as the result).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Epilogue {
+    /// Whether a bias for each column is added.
+    pub bias: bool,
+    /// Whether a bias for each batch and column is added: a time embedding.
+    pub batch_bias: bool,
+    /// Applied after the biases.
+    pub activation: Option<Activation>,
+    /// Whether a tensor of the result's shape is added last.
+    pub residual: bool,
+}
+
+impl Epilogue {
+    /// Nothing but a bias.
+    pub fn bias() -> Self {
+        Epilogue { bias: true, ..Epilogue::default() }
+    }
+
+    /// Number of operands.
+    pub(super) fn operands(&self) -> usize {
+        usize::from(self.bias) + usize::from(self.batch_bias) + usize::from(self.residual)
+    }
+
+    pub(super) fn attributes(&self) -> Attributes {
+        let activation = self.activation.map_or("none", Activation::name);
+        vec![
+            ("bias", self.bias.into()),
+            ("batch_bias", self.batch_bias.into()),
+            ("activation", activation.into()),
+            ("residual", self.residual.into()),
+        ]
+    }
+
+    /// Checks the epilogue's operands against the result; `batches` is the result's outermost extent.
+    pub(super) fn check(
+        &self,
+        op: &dyn Op,
+        operands: &[TensorType],
+        result: &TensorType,
+        batches: usize,
+    ) -> Result<(), OpError> {
+        let mut rest = operands.iter();
+        for (present, name, shape) in [
+            (self.bias, "bias", vec![result.channels()]),
+            (self.batch_bias, "batch_bias", vec![batches, result.channels()]),
+            (self.residual, "residual", result.shape.to_vec()),
+        ] {
+            if !present {
+                continue;
+            }
+            let found = rest.next().ok_or(OpError::OperandCount {
+                op: op.name(),
+                expected: self.operands(),
+                found: operands.len(),
+            })?;
+            check_float(op, name, found)?;
+            let per_batch =
+                name == "batch_bias" && found.rows() == batches && found.channels() == result.channels();
+            if !per_batch {
+                check_shape(op, name, found, &shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stored value for `sum` at row-major position `index` of a result with `columns` columns and `batch_rows` rows in
+    /// each batch.
+    pub(super) fn apply(
+        &self,
+        sum: f64,
+        index: usize,
+        columns: usize,
+        batch_rows: usize,
+        operands: &[&HostTensor],
+    ) -> f64 {
+        let (row, column) = (index / columns, index % columns);
+        let mut rest = operands.iter();
+        let mut value = sum;
+        if self.bias {
+            value += rest.next().expect("inferred").at(column);
+        }
+        if self.batch_bias {
+            value += rest.next().expect("inferred").at(row / batch_rows * columns + column);
+        }
+        if let Some(activation) = self.activation {
+            value = activation.apply(value);
+        }
+        if self.residual {
+            value += rest.next().expect("inferred").at(index);
+        }
+        value
+    }
+
+    /// Adds flags and encodings; operands start at `first` of the operation's inputs.
+    pub(super) fn specialise(&self, mut shader: Shader, inputs: &[TensorType], first: usize) -> Shader {
+        let mut next = first;
+        for (present, name, flag) in [
+            (self.bias, "bias", "BIAS"),
+            (self.batch_bias, "batch_bias", "BATCH_BIAS"),
+            (self.residual, "residual", "RESIDUAL"),
+        ] {
+            if present {
+                shader = shader.encoding(name, inputs[next].dtype).flag(flag, true);
+                next += 1;
+            }
+        }
+        shader
+    }
+
+    /// Bindings 2, 3 and 4: the residual is bound by the same rows as the result.
+    pub(super) fn binds(
+        &self,
+        inputs: &[TensorType],
+        first: usize,
+        first_row: usize,
+        rows: usize,
+    ) -> Vec<Bind> {
+        let mut next = first;
+        let mut binds = Vec::new();
+        for (present, binding) in [(self.bias, 2), (self.batch_bias, 3), (self.residual, 4)] {
+            if !present {
+                continue;
+            }
+            let bind = Bind::read(binding, Operand::Input(next));
+            binds.push(if binding == 4 { bind.rows(&inputs[next], first_row, rows) } else { bind });
+            next += 1;
+        }
+        binds
+    }
+
+    /// This epilogue followed by `next`, if it can be: `(epilogue, operands of next that it takes)`.
+    pub(super) fn absorb(
+        &self,
+        next: &dyn Op,
+        slot: usize,
+        types: &[TensorType],
+    ) -> Option<(Epilogue, Vec<usize>)> {
+        if self.residual {
+            return None;
+        }
+        if let Some(Activate(activation)) = next.as_any().downcast_ref() {
+            let fused = Epilogue { activation: Some(*activation), ..self.clone() };
+            return self.activation.is_none().then_some((fused, Vec::new()));
+        }
+        if next.as_any().is::<super::Add>() {
+            let other = 1 - slot;
+            if types[other] == types[slot] {
+                return Some((Epilogue { residual: true, ..self.clone() }, vec![other]));
+            }
+            let (batches, columns) = (types[slot].shape[0], types[slot].channels());
+            let per_batch = types[other].shape.elements() == batches * columns
+                && types[other].shape[0] == batches
+                && types[other].channels() == columns;
+            if per_batch && self.activation.is_none() && !self.batch_bias && types[slot].shape.len() == 4 {
+                return Some((Epilogue { batch_bias: true, ..self.clone() }, vec![other]));
+            }
+        }
+        None
+    }
+}

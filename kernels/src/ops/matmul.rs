@@ -1,0 +1,206 @@
+//! Matrix product.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::bands::bands;
+use super::{Epilogue, check_count, check_float, check_whole, f16, f32, shape_error};
+use crate::check::Class;
+use crate::host_tensor::HostTensor;
+use crate::op::{Absorbed, Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant};
+use crate::types::{DType, LANES, TensorType};
+use crate::wgsl::Shader;
+
+/// Matrix product over the innermost dimension of `a`, batched over the dimensions before.
+///
+/// `y[.., m, n] = epilogue(sum_k a[.., m, k] * w[.., k, n])`
+///
+/// # Shapes    `a: [.., M, K]` f32 | f16; `w: [K', N]` shared by all batches or `[.., K', N]`, any dtype, where `K'` is `K`
+///             rounded up to a multiple of 4 (rows from `K` on are not used, and finite); then [`Epilogue`]'s ->
+///             `y: [.., M, N]` as `a`
+/// # Numerics  class Contraction over K
+/// # Source    torch.nn.functional.linear with the weight transposed; torch.matmul
+#[derive(Clone, Debug, Default)]
+pub struct MatMul {
+    /// What follows the sums.
+    pub epilogue: Epilogue,
+}
+
+/// The extents of a product: `batch` products of `[m, k] x [k, n]`.
+struct Extents {
+    batch: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    /// Whether every batch has its own `w`.
+    batched_w: bool,
+    /// Rows of the result that share one row of the epilogue's batch bias.
+    batch_rows: usize,
+}
+
+impl MatMul {
+    /// The extents of a product of these types; one batch when `w` is shared, for then all rows are alike.
+    fn extents(a: &TensorType, w: &TensorType) -> Extents {
+        let (k, n, rows) = (a.channels(), w.channels(), a.rows());
+        let batch_rows = (rows / a.shape[0].max(1)).max(1);
+        if w.shape.len() == 2 {
+            return Extents { batch: 1, m: rows, k, n, batched_w: false, batch_rows };
+        }
+        let m = a.shape[a.shape.len() - 2];
+        Extents { batch: rows / m.max(1), m, k, n, batched_w: true, batch_rows }
+    }
+
+    fn register(&self, inputs: &[TensorType], caps: &Caps) -> Result<Variant, OpError> {
+        let (a, w) = (&inputs[0], &inputs[1]);
+        let e = Self::extents(a, w);
+        let y = self.infer(inputs)?;
+        check_whole(self.name(), "w", w, caps)?;
+        let bands = bands(self.name(), &[a, &y], caps)?;
+        if e.batched_w && bands.len() > 1 {
+            check_whole(self.name(), "a", a, caps)?;
+            check_whole(self.name(), "y", &y, caps)?;
+        }
+        let shader = Shader::new("matmul_register")
+            .encoding("a", a.dtype)
+            .encoding("w", w.dtype)
+            .encoding("y", y.dtype);
+        let shader = self.epilogue.specialise(shader, inputs, 2);
+        let dispatches = bands
+            .into_iter()
+            .map(|(first, rows)| {
+                let m = if e.batched_w { e.m } else { rows };
+                let row_blocks = m.div_ceil(8);
+                let mut binds = vec![
+                    Bind::read(0, Operand::Input(0)).rows(a, first, rows),
+                    Bind::read(1, Operand::Input(1)),
+                    Bind::write(5, Operand::Output).rows(&y, first, rows),
+                ];
+                binds.extend(self.epilogue.binds(inputs, 2, first, rows));
+                let b_stride = if e.batched_w { w.shape[w.shape.len() - 2] * w.quads() } else { 0 };
+                Dispatch {
+                    shader: shader.clone(),
+                    binds,
+                    params: [m, e.n, a.quads(), e.batch_rows, b_stride]
+                        .map(|v| v as u32)
+                        .into_iter()
+                        .chain([
+                            super::Activation::number(self.epilogue.activation),
+                            row_blocks as u32,
+                            first as u32,
+                        ])
+                        .collect(),
+                    grid: [y.quads().div_ceil(16) as u32, (row_blocks * e.batch).div_ceil(4) as u32, 1],
+                }
+            })
+            .collect();
+        Ok(Variant { name: "matmul_register", dispatches, scratch: Vec::new() })
+    }
+}
+
+impl Op for MatMul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn attributes(&self) -> Attributes {
+        self.epilogue.attributes()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        check_count(self, inputs, 2 + self.epilogue.operands())?;
+        let (a, w) = (&inputs[0], &inputs[1]);
+        check_float(self, "a", a)?;
+        let rank = a.shape.len();
+        if rank < 2 {
+            return Err(shape_error(self, "a", "[.., M, K]", a));
+        }
+        let rows = a.channels().next_multiple_of(LANES);
+        let shared = w.shape.len() == 2;
+        let batched = w.shape.len() == rank && rank > 2 && w.shape[..rank - 2] == a.shape[..rank - 2];
+        if !(shared || batched) || w.shape[w.shape.len() - 2] != rows {
+            let expected = format!("[{rows}, N] or [{}, {rows}, N]", join(&a.shape[..rank - 2]));
+            return Err(shape_error(self, "w", expected, w));
+        }
+        let mut shape = a.shape.to_vec();
+        shape[rank - 1] = w.channels();
+        let y = TensorType::new(a.dtype, shape);
+        self.epilogue.check(self, &inputs[2..], &y, a.shape[0])?;
+        Ok(y)
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let (a, w) = (inputs[0], inputs[1]);
+        let e = Self::extents(a.ty(), w.ty());
+        let w_rows = w.shape()[w.shape().len() - 2];
+        let y = self.infer(&types).expect("inferred");
+        let mut sums = vec![0.0f64; e.n];
+        let mut data = Vec::with_capacity(y.shape.elements());
+        for row in 0..e.batch * e.m {
+            sums.fill(0.0);
+            let base = if e.batched_w { row / e.m * w_rows } else { 0 };
+            for k in 0..e.k {
+                let x = a.at(row * e.k + k);
+                let w_row = &w.data()[(base + k) * e.n..(base + k + 1) * e.n];
+                sums.iter_mut().zip(w_row).for_each(|(sum, w)| *sum += x * f64::from(*w));
+            }
+            for (column, sum) in sums.iter().enumerate() {
+                let index = row * e.n + column;
+                data.push(self.epilogue.apply(*sum, index, e.n, e.batch_rows, &inputs[2..]) as f32);
+            }
+        }
+        HostTensor::new(y, data)
+    }
+
+    fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        Ok(vec![self.register(inputs, caps)?])
+    }
+
+    fn cost(&self, inputs: &[TensorType]) -> Cost {
+        let e = Self::extents(&inputs[0], &inputs[1]);
+        let y = TensorType::new(inputs[0].dtype, [e.batch * e.m, e.n]);
+        Cost::new(2 * (e.batch * e.m * e.k * e.n) as u64, inputs, &y)
+    }
+
+    fn class(&self, inputs: &[TensorType]) -> Class {
+        Class::Contraction { k: inputs[0].channels() }
+    }
+
+    fn absorb(&self, next: &dyn Op, slot: usize, types: &[TensorType]) -> Option<Absorbed> {
+        let (epilogue, extra_operands) = self.epilogue.absorb(next, slot, types)?;
+        Some(Absorbed { op: Arc::new(MatMul { epilogue }), extra_operands })
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let plain = MatMul::default();
+        let mut cases = Vec::new();
+        for (m, k, n) in
+            [(1, 1, 1), (3, 5, 7), (8, 8, 8), (9, 12, 65), (64, 320, 64), (77, 33, 40), (17, 64, 129)]
+        {
+            let rows = usize::next_multiple_of(k, LANES);
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                cases.push(Case::new(plain.clone(), [f32([m, k]), TensorType::new(dtype, [rows, n])]));
+            }
+            cases.push(Case::new(plain.clone(), [f16([m, k]), f16([rows, n])]));
+        }
+        cases.push(Case::new(plain, [f32([3, 2, 7, 8]), f32([3, 2, 8, 9])]));
+        let bias = MatMul { epilogue: Epilogue::bias() };
+        cases.push(Case::new(bias, [f32([2, 5, 12]), f32([12, 10]), f32([10])]));
+        for activation in super::Activation::ALL {
+            let epilogue = Epilogue { bias: true, activation: Some(activation), ..Epilogue::default() };
+            cases.push(Case::new(MatMul { epilogue }, [f32([9, 12]), f32([12, 17]), f32([17])]));
+        }
+        let full = Epilogue { bias: true, batch_bias: true, activation: None, residual: true };
+        let types = [f32([2, 11, 16]), f32([16, 18]), f32([18]), f32([2, 18]), f32([2, 11, 18])];
+        cases.push(Case::new(MatMul { epilogue: full }, types));
+        cases
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn join(dims: &[usize]) -> String {
+    dims.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,103 @@
+//! One file per operation. Adding one: its file here, its WGSL under `wgsl/`, and a line below.
+
+mod activation;
+mod bands;
+mod binary;
+mod epilogue;
+mod matmul;
+
+pub use activation::{Activate, Activation};
+pub use binary::{Add, Mul};
+pub use epilogue::Epilogue;
+pub use matmul::MatMul;
+
+use crate::op::{Bind, Caps, Case, Dispatch, Op, OpError, Operand, Variant, fold_grid};
+use crate::types::{DType, Shape, TensorType};
+use crate::wgsl::Shader;
+use bands::bands;
+
+/// Every comparison of every operation: what `photogram validate` runs and the kernel tests repeat.
+pub fn cases() -> Vec<Case> {
+    let exemplars: [&dyn Op; 4] = [&Activate(Activation::Silu), &Add, &Mul, &MatMul::default()];
+    exemplars.iter().flat_map(|op| op.cases()).collect()
+}
+
+/// An f32 operand of a test case.
+fn f32(shape: impl Into<Shape>) -> TensorType {
+    TensorType::new(DType::F32, shape)
+}
+
+/// An f16 operand of a test case.
+fn f16(shape: impl Into<Shape>) -> TensorType {
+    TensorType::new(DType::F16, shape)
+}
+
+fn check_count(op: &dyn Op, inputs: &[TensorType], expected: usize) -> Result<(), OpError> {
+    if inputs.len() == expected {
+        return Ok(());
+    }
+    Err(OpError::OperandCount { op: op.name(), expected, found: inputs.len() })
+}
+
+/// Activations are f32 or f16; bf16 is for weights.
+fn check_float(op: &dyn Op, operand: &'static str, ty: &TensorType) -> Result<(), OpError> {
+    match ty.dtype {
+        DType::F32 | DType::F16 => Ok(()),
+        found => Err(OpError::DType { op: op.name(), operand, expected: "f32 or f16", found }),
+    }
+}
+
+fn check_shape(
+    op: &dyn Op,
+    operand: &'static str,
+    ty: &TensorType,
+    expected: &[usize],
+) -> Result<(), OpError> {
+    if *ty.shape == *expected {
+        return Ok(());
+    }
+    Err(shape_error(op, operand, format!("{}", Shape::from(expected)), ty))
+}
+
+fn shape_error(op: &dyn Op, operand: &'static str, expected: impl Into<String>, ty: &TensorType) -> OpError {
+    OpError::Shape { op: op.name(), operand, expected: expected.into(), found: ty.shape.clone() }
+}
+
+/// Refuses an operand that has to be bound whole and exceeds the adapter's limit.
+fn check_whole(op: &'static str, operand: &'static str, ty: &TensorType, caps: &Caps) -> Result<(), OpError> {
+    if ty.bytes() <= caps.max_binding_bytes {
+        return Ok(());
+    }
+    Err(OpError::TooLarge { op, operand, bytes: ty.bytes(), limit: caps.max_binding_bytes })
+}
+
+/// The variant of an element-by-element operation whose operands all have the result's shape: operand `i` at binding `i`,
+/// the result after them, `Params { quads, ..extra }`, and 64 quads to a workgroup.
+fn flat_variant(
+    name: &'static str,
+    shader: Shader,
+    inputs: &[TensorType],
+    output: &TensorType,
+    extra: Vec<u32>,
+    caps: &Caps,
+) -> Result<Vec<Variant>, OpError> {
+    let mut operands: Vec<&TensorType> = inputs.iter().collect();
+    operands.push(output);
+    let dispatches = bands(name, &operands, caps)?
+        .into_iter()
+        .map(|(first, rows)| {
+            let mut binds: Vec<Bind> = inputs
+                .iter()
+                .enumerate()
+                .map(|(i, ty)| Bind::read(i as u32, Operand::Input(i)).rows(ty, first, rows))
+                .collect();
+            binds.push(Bind::write(inputs.len() as u32, Operand::Output).rows(output, first, rows));
+            let quads = rows * output.quads();
+            let mut params = vec![quads as u32];
+            params.extend(&extra);
+            let grid = fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis);
+            Dispatch { shader: shader.clone(), binds, params, grid }
+        })
+        .collect();
+    Ok(vec![Variant { name, dispatches, scratch: Vec::new() }])
+}

@@ -1,0 +1,82 @@
+//! Shader assembly: a prelude, then a plain WGSL file.
+//!
+//! A file under `wgsl/` is ordinary WGSL but for `#import NAME` (a file of `wgsl/shared/`) and `#ifdef FLAG`, `#else`,
+//! `#endif`. The prelude gives it the constants of a specialisation and, for each storage operand `x`, `alias X4`,
+//! `decode_x(X4) -> vec4<f32>` and `encode_x(vec4<f32>) -> X4`, so that one file serves every element type. 16-bit elements
+//! travel packed, two to a word: no file needs `enable f16`.
+
+use crate::types::{self, DType};
+
+mod assembly;
+
+pub use assembly::Target;
+use assembly::{Specialisation, assemble};
+
+/// A WGSL file with its specialisation: the identity of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shader {
+    /// Stem of the file under `wgsl/`.
+    pub file: &'static str,
+    /// `const NAME: u32 = value;`
+    pub constants: Vec<(&'static str, u32)>,
+    /// Names for `#ifdef`. Every encoding adds one, such as `W_F16` for an operand `w` stored as f16.
+    pub flags: Vec<&'static str>,
+    /// Storage operands by the names the file uses, and how their elements are stored.
+    pub encodings: Vec<(&'static str, DType)>,
+    /// Whether it uses subgroup operations.
+    pub subgroups: bool,
+}
+
+impl Shader {
+    /// The file with nothing specialised.
+    pub fn new(file: &'static str) -> Self {
+        Shader { file, constants: Vec::new(), flags: Vec::new(), encodings: Vec::new(), subgroups: false }
+    }
+
+    /// With a constant.
+    pub fn constant(mut self, name: &'static str, value: u32) -> Self {
+        self.constants.push((name, value));
+        self
+    }
+
+    /// With a flag, if `on`.
+    pub fn flag(mut self, name: &'static str, on: bool) -> Self {
+        if on {
+            self.flags.push(name);
+        }
+        self
+    }
+
+    /// With the storage of an operand.
+    pub fn encoding(mut self, operand: &'static str, dtype: DType) -> Self {
+        self.encodings.push((operand, dtype));
+        self
+    }
+
+    /// Using subgroup operations.
+    pub fn with_subgroups(mut self) -> Self {
+        self.subgroups = true;
+        self
+    }
+
+    /// The WGSL to compile.
+    ///
+    /// # Panics
+    /// If the file, an import or an `#ifdef` is wrong: the build script assembles every file first.
+    pub fn wgsl(&self, target: Target) -> String {
+        let lines = Specialisation {
+            constants: self.constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            flags: self.flags.iter().map(|f| (*f).to_owned()).collect(),
+            encodings: self.encodings.iter().map(|(name, dtype)| ((*name).to_owned(), *dtype)).collect(),
+            subgroups: self.subgroups,
+        };
+        match assemble(self.file, &lines, target, &|name| {
+            FILES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+        }) {
+            Ok(text) => text,
+            Err(message) => panic!("{}.wgsl: {message}", self.file),
+        }
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/wgsl_files.rs"));

@@ -47,6 +47,11 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// How exact a variant must be: the row of the tolerance table in [`crate::check`].
     fn class(&self, inputs: &[TensorType]) -> Class;
 
+    /// Whether the result is the first operand's bytes under another shape: nothing is dispatched.
+    fn is_view(&self) -> bool {
+        false
+    }
+
     /// This operation with `next` folded into it, when `next` reads this operation's result as operand `slot`.
     ///
     /// `types` are the types of `next`'s operands.

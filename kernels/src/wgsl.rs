@@ -7,6 +7,7 @@
 
 use crate::types::{self, DType};
 
+#[allow(unreachable_pub, reason = "shared with the build script, where it is the root")]
 mod assembly;
 
 pub use assembly::Target;

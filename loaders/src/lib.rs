@@ -1,1 +1,42 @@
-//! loaders
+//! Files in and out: the only crate of photogram that opens files.
+//!
+//! It knows formats (safetensors, diffusers folders, tokenizers, pictures) and no model: which tensors a
+//! network needs, and what they mean, is the engine's business. Every byte it reads is untrusted. Arithmetic
+//! on it is checked, memory is bounded by [`safetensors::Limits`] and its like, no input panics, and an
+//! [`Error`] names the file, the tensor or key, what was expected and what was found.
+//!
+//! Reading is `async` because bytes may one day come over HTTP; a [`FileSource`] never waits, so a caller
+//! without an executor can block on any future of this crate.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+mod checkpoint;
+mod config;
+mod diffusers;
+mod error;
+mod folder;
+mod names;
+mod output;
+pub mod safetensors;
+mod source;
+pub mod terminal;
+
+pub use checkpoint::{Checkpoint, EncodingTotal, TensorEntry};
+pub use config::{Config, FromJson, OneOrMany};
+pub use diffusers::{DiffusersFolder, Part, Prefer};
+pub use error::Error;
+pub use folder::Folder;
+pub use names::Rename;
+pub use output::{write_bytes, write_with};
+pub use safetensors::Encoding;
+pub use source::{BytesSource, FileSource, Reading, Source, read_range, read_whole};

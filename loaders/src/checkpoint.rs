@@ -1,0 +1,294 @@
+//! Named tensors over one file or many.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::safetensors::{Limits, read_header, string_map};
+use crate::terminal::escaped;
+use crate::{Encoding, Error, FileSource, Folder, Source, read_range, read_whole};
+
+/// Bytes of an index of shards.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+
+/// Files that an index may name.
+const MAX_SHARDS: usize = 1_024;
+
+/// A model's weights: tensors by name, read only when they are asked for.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    label: String,
+    tensors: BTreeMap<String, TensorEntry>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// One tensor of a checkpoint and where its bytes are.
+#[derive(Debug, Clone)]
+pub struct TensorEntry {
+    /// Its name in the file, whatever name it is looked up by.
+    pub name: String,
+    /// How its numbers are stored.
+    pub encoding: Encoding,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The file.
+    pub source: Arc<dyn Source>,
+    /// Where its bytes begin in `source`.
+    pub offset: u64,
+    /// How many they are: the product of `shape` times the encoding's bytes.
+    pub bytes: u64,
+}
+
+impl TensorEntry {
+    /// Number of values.
+    pub fn n_values(&self) -> u64 {
+        self.bytes.checked_div(self.encoding.bytes()).unwrap_or_default()
+    }
+
+    /// The error that says what a model expected of this tensor: a dtype, a shape.
+    pub fn unexpected(&self, expected: impl fmt::Display) -> Error {
+        Error::malformed(
+            self.source.label(),
+            format!("tensor '{}'", escaped(&self.name)),
+            expected.to_string(),
+            self.to_string(),
+        )
+    }
+}
+
+/// Its dtype and shape, as `F32[2, 3]`.
+impl fmt::Display for TensorEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.encoding, self.shape)
+    }
+}
+
+/// How much of a checkpoint is stored in one encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodingTotal {
+    /// The encoding.
+    pub encoding: Encoding,
+    /// Number of tensors.
+    pub n_tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Checkpoint {
+    /// The checkpoint at `path`: a `.safetensors` file or a `.safetensors.index.json` of shards.
+    ///
+    /// # Errors  as [`Checkpoint::from_source`] and [`Checkpoint::from_index`]
+    pub async fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let source = FileSource::open(path)?;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.ends_with(".json") {
+            return Self::from_source(Arc::new(source), limits).await;
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::from_index(&Folder::on_disk(parent)?, name, limits).await
+    }
+
+    /// The tensors of one safetensors file.
+    ///
+    /// # Errors  [`Error::Malformed`]; [`Error::Unsupported`] for a pickle, another format, an unknown dtype or
+    ///           one of `limits`; [`Error::Io`]
+    pub async fn from_source(source: Arc<dyn Source>, limits: &Limits) -> Result<Self, Error> {
+        let header = read_header(&*source, limits).await?;
+        let tensors = header.tensors.into_iter().map(|tensor| {
+            let entry = TensorEntry {
+                name: tensor.name.clone(),
+                encoding: tensor.encoding,
+                shape: tensor.shape,
+                source: Arc::clone(&source),
+                offset: tensor.offset,
+                bytes: tensor.bytes,
+            };
+            (tensor.name, entry)
+        });
+        Ok(Self { tensors: tensors.collect(), label: source.label().to_owned(), metadata: header.metadata })
+    }
+
+    /// The tensors of the shards that the index file `name` in `folder` lists.
+    ///
+    /// The index and the shards have to agree: each tensor stands in the shard that `weight_map` gives for it
+    /// and in no other.
+    ///
+    /// # Errors  as [`Checkpoint::from_source`]; [`Error::Malformed`] for a shard that is missing or outside the
+    ///           folder
+    /// # Source  `sharded_checkpoints` of huggingface_hub: `{"metadata": {..}, "weight_map": {tensor: file}}`
+    pub async fn from_index(folder: &Folder, name: &str, limits: &Limits) -> Result<Self, Error> {
+        let index = folder.require(name)?;
+        let label = index.label();
+        let json = read_whole(&*index, MAX_INDEX_BYTES).await?;
+        let index: Index = serde_json::from_slice(&json).map_err(|error| {
+            Error::malformed(
+                label,
+                "weight_map",
+                "an object from tensors to files",
+                escaped(&error.to_string()),
+            )
+        })?;
+
+        let mut shards: BTreeMap<&str, Self> = BTreeMap::new();
+        for shard in index.weight_map.values() {
+            if shards.contains_key(shard.as_str()) {
+                continue;
+            }
+            if shards.len() >= MAX_SHARDS {
+                return Err(Error::unsupported(label, format!("an index of over {MAX_SHARDS} shards"), ""));
+            }
+            let Some(source) = folder.open(shard)? else {
+                let wanted = format!("shard '{}'", escaped(shard));
+                return Err(Error::malformed(label, "weight_map", wanted, folder.found()));
+            };
+            shards.insert(shard, Self::from_source(source, limits).await?);
+        }
+
+        let mut checkpoint =
+            Self { label: label.to_owned(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
+        for (tensor, shard) in &index.weight_map {
+            let found = shards.get_mut(shard.as_str()).and_then(|shard| shard.tensors.remove(tensor));
+            let entry = found.ok_or_else(|| {
+                let (tensor, shard) = (escaped(tensor), escaped(shard));
+                Error::malformed(
+                    label,
+                    "weight_map",
+                    format!("tensor '{tensor}' in shard '{shard}'"),
+                    "none there",
+                )
+            })?;
+            checkpoint.tensors.insert(tensor.clone(), entry);
+        }
+        for (shard, rest) in shards {
+            if let Some(tensor) = rest.tensors.keys().next() {
+                let found = format!("tensor '{}' in shard '{}'", escaped(tensor), escaped(shard));
+                return Err(Error::malformed(label, "weight_map", "every tensor of its shards", found));
+            }
+            checkpoint.metadata.extend(rest.metadata);
+        }
+        Ok(checkpoint)
+    }
+
+    /// What messages call it: its file, or its index.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The free text of its files' headers.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The names by which tensors are looked up, sorted.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Names and tensors, sorted by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, &TensorEntry)> {
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// The tensor `name`.
+    pub fn get(&self, name: &str) -> Option<&TensorEntry> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor `name`.
+    ///
+    /// # Errors  [`Error::Malformed`] if there is none
+    pub fn require(&self, name: &str) -> Result<&TensorEntry, Error> {
+        self.get(name).ok_or_else(|| {
+            let what = format!("tensor '{}'", escaped(name));
+            Error::malformed(
+                &self.label,
+                what,
+                "a tensor",
+                format!("none of that name among {}", self.tensors.len()),
+            )
+        })
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(|entry| entry.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// What its tensors are stored in, by encoding.
+    pub fn encodings(&self) -> Vec<EncodingTotal> {
+        let mut totals: BTreeMap<Encoding, EncodingTotal> = BTreeMap::new();
+        for entry in self.tensors.values() {
+            let encoding = entry.encoding;
+            let total = totals.entry(encoding).or_insert(EncodingTotal { encoding, n_tensors: 0, bytes: 0 });
+            total.n_tensors = total.n_tensors.saturating_add(1);
+            total.bytes = total.bytes.saturating_add(entry.bytes);
+        }
+        totals.into_values().collect()
+    }
+
+    /// The bytes of `entry` as the file holds them: little-endian, row-major.
+    ///
+    /// # Errors  [`Error::Malformed`] if the file was truncated since; [`Error::Io`]
+    pub async fn read(&self, entry: &TensorEntry) -> Result<Vec<u8>, Error> {
+        read_range(&*entry.source, entry.offset, entry.bytes).await
+    }
+
+    /// Fills `into` with the bytes `range` of `entry`, counted from the tensor's first.
+    ///
+    /// # Errors  [`Error::Malformed`] if `range` passes the tensor's end, is not as long as `into`, or the file
+    ///           was truncated since; [`Error::Io`]
+    pub async fn read_into(
+        &self,
+        entry: &TensorEntry,
+        range: Range<u64>,
+        into: &mut [u8],
+    ) -> Result<(), Error> {
+        let asked = range.end.checked_sub(range.start);
+        if range.end > entry.bytes || asked != Some(into.len() as u64) {
+            let what = format!("bytes {range:?} of tensor '{}' into {}", escaped(&entry.name), into.len());
+            return Err(Error::malformed(
+                entry.source.label(),
+                what,
+                "a range inside it",
+                format!("{} bytes", entry.bytes),
+            ));
+        }
+        // Its end is inside the file.
+        entry.source.read_at(entry.offset.saturating_add(range.start), into).await
+    }
+
+    /// The tensors below `prefix`, which ends in a dot, by the rest of their names.
+    pub fn scoped(&self, prefix: &str) -> Self {
+        let below = self.tensors.iter().filter_map(|(name, entry)| Some((name.strip_prefix(prefix)?, entry)));
+        Self {
+            label: self.label.clone(),
+            tensors: below.map(|(name, entry)| (name.to_owned(), entry.clone())).collect(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
+    /// The same tensors by other names; `rename` gives `None` for a tensor to leave out.
+    ///
+    /// # Errors  [`Error::Malformed`] if two tensors get one name
+    pub fn renamed_with(&self, rename: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
+        for (name, entry) in &self.tensors {
+            let Some(renamed) = rename(name) else { continue };
+            let what = format!("tensor '{}'", escaped(&renamed));
+            if let Some(other) = tensors.insert(renamed, entry.clone()) {
+                let found = format!("'{}' and '{}'", escaped(&other.name), escaped(&entry.name));
+                return Err(Error::malformed(&self.label, what, "one tensor", found));
+            }
+        }
+        Ok(Self { label: self.label.clone(), tensors, metadata: self.metadata.clone() })
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    #[serde(deserialize_with = "string_map")]
+    weight_map: BTreeMap<String, String>,
+}

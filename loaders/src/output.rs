@@ -1,0 +1,147 @@
+//! Writes a file whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// Writes what `fill` writes to a temporary file beside `path`, which then takes its place.
+///
+/// An existing file stays as it was until the new one is complete and on disk. A symbolic link keeps pointing
+/// where it did. A device or a pipe is written to directly.
+///
+/// # Errors  [`Error::Output`]
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    try_write(path, fill).map_err(|source| Error::Output { path: path.display().to_string(), source })
+}
+
+/// Writes `bytes` to `path`: all of them or nothing.
+///
+/// # Errors  [`Error::Output`]
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_with(path, |out| out.write_all(bytes))
+}
+
+fn try_write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(target) if target.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(target) if !target.is_file() => {
+            let mut out = BufWriter::new(File::options().write(true).open(path)?);
+            fill(&mut out)?;
+            out.flush()
+        }
+        Ok(target) if target.permissions().readonly() => Err(io::ErrorKind::PermissionDenied.into()),
+        Ok(_) => replace(&fs::canonicalize(path)?, fill),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => replace(path, fill),
+        Err(error) => Err(error),
+    }
+}
+
+fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    if path.file_name().is_none() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".photogram-").suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    // Dropped on any error below, the temporary file removes itself.
+    let temporary = builder.tempfile_in(folder)?;
+    let mut out = BufWriter::new(temporary);
+    fill(&mut out)?;
+    let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_new_file_has_the_usual_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, usual) = (folder.path().join("ours"), folder.path().join("usual"));
+        write_bytes(&ours, b"new").unwrap();
+        fs::write(&usual, b"new").unwrap();
+        assert_eq!(fs::read(&ours).unwrap(), b"new");
+        assert_eq!(fs::metadata(&ours).unwrap().permissions(), fs::metadata(&usual).unwrap().permissions());
+    }
+
+    #[test]
+    fn a_failure_midway_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture.png");
+        for existed in [false, true] {
+            let result = write_with(&path, |out| {
+                out.write_all(&[1; 100_000])?;
+                Err(io::ErrorKind::StorageFull.into())
+            });
+            assert!(matches!(result, Err(Error::Output { .. })));
+            assert_eq!(names_in(folder.path()).len(), usize::from(existed));
+            fs::write(&path, b"old").unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        write_bytes(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names_in(folder.path()), ["picture.png"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_output_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let read_only = folder.path().join("read-only");
+        fs::write(&read_only, b"old").unwrap();
+        let mut permissions = fs::metadata(&read_only).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&read_only, permissions).unwrap();
+        let targets =
+            [folder.path().to_owned(), folder.path().join("absent/x"), read_only.clone(), PathBuf::new()];
+        for target in targets {
+            assert!(matches!(write_bytes(&target, b"new"), Err(Error::Output { .. })), "{target:?}");
+        }
+        assert_eq!(fs::read(&read_only).unwrap(), b"old");
+        assert_eq!(names_in(folder.path()), ["read-only"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_device_is_an_output_error_and_stays_a_device() {
+        use std::os::unix::fs::FileTypeExt;
+        for size in [10, 100_000] {
+            assert!(matches!(write_bytes(Path::new("/dev/full"), &vec![0; size]), Err(Error::Output { .. })));
+        }
+        assert!(fs::metadata("/dev/full").unwrap().file_type().is_char_device());
+        write_bytes(Path::new("/dev/null"), b"gone").unwrap();
+    }
+
+    /// Even root may create no file in /proc.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_that_takes_no_file_is_an_output_error() {
+        assert!(matches!(write_bytes(Path::new("/proc/photogram.png"), b"x"), Err(Error::Output { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_symbolic_link_stays_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_bytes(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+    }
+}

@@ -94,7 +94,7 @@ impl Checkpoint {
     /// The tensors of one safetensors file.
     ///
     /// # Errors  [`Error::Malformed`]; [`Error::Unsupported`] for a pickle, another format, an unknown dtype or
-    ///           one of `limits`; [`Error::Io`]
+    ///   one of `limits`; [`Error::Io`]
     pub async fn from_source(source: Arc<dyn Source>, limits: &Limits) -> Result<Self, Error> {
         let header = read_header(&*source, limits).await?;
         let tensors = header.tensors.into_iter().map(|tensor| {
@@ -117,7 +117,7 @@ impl Checkpoint {
     /// and in no other.
     ///
     /// # Errors  as [`Checkpoint::from_source`]; [`Error::Malformed`] for a shard that is missing or outside the
-    ///           folder
+    ///   folder
     /// # Source  `sharded_checkpoints` of huggingface_hub: `{"metadata": {..}, "weight_map": {tensor: file}}`
     pub async fn from_index(folder: &Folder, name: &str, limits: &Limits) -> Result<Self, Error> {
         let index = folder.require(name)?;
@@ -239,7 +239,7 @@ impl Checkpoint {
     /// Fills `into` with the bytes `range` of `entry`, counted from the tensor's first.
     ///
     /// # Errors  [`Error::Malformed`] if `range` passes the tensor's end, is not as long as `into`, or the file
-    ///           was truncated since; [`Error::Io`]
+    ///   was truncated since; [`Error::Io`]
     pub async fn read_into(
         &self,
         entry: &TensorEntry,

@@ -29,7 +29,7 @@ impl Config {
     /// The object that `source` holds.
     ///
     /// # Errors  [`Error::Malformed`] if it is no JSON object (deeper than 128 levels included);
-    ///           [`Error::Unsupported`] above 1 MiB; [`Error::Io`]
+    ///   [`Error::Unsupported`] above 1 MiB; [`Error::Io`]
     pub async fn read(source: &dyn Source) -> Result<Self, Error> {
         Self::parse(source.label(), &read_whole(source, MAX_CONFIG_BYTES).await?)
     }

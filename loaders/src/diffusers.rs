@@ -114,7 +114,7 @@ impl DiffusersFolder {
     /// The weights of the part `name`, in one file or in shards.
     ///
     /// # Errors  [`Error::Malformed`] if there are none; [`Error::Unsupported`] if there are only pickles; as
-    ///           [`Checkpoint::from_source`] and [`Checkpoint::from_index`]
+    ///   [`Checkpoint::from_source`] and [`Checkpoint::from_index`]
     pub async fn checkpoint(&self, name: &str, prefer: Prefer, limits: &Limits) -> Result<Checkpoint, Error> {
         let folder = self.part_folder(name)?;
         for file in weight_files(prefer) {

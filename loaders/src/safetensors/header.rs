@@ -37,7 +37,7 @@ pub struct TensorInfo {
 /// Reads the header of `source` and checks it against the file's size.
 ///
 /// # Errors  [`Error::Malformed`]; [`Error::Unsupported`] for another format, an unknown dtype or one of
-///           `limits`; [`Error::Io`]
+///   `limits`; [`Error::Io`]
 /// # Source  format section of the safetensors README
 pub async fn read_header(source: &dyn Source, limits: &Limits) -> Result<Header, Error> {
     let file = source.label();

@@ -4,11 +4,15 @@ mod activation;
 mod bands;
 mod binary;
 mod epilogue;
+mod group_norm;
+mod layer_norm;
 mod matmul;
 
 pub use activation::{Activate, Activation};
 pub use binary::{Add, Mul};
 pub use epilogue::Epilogue;
+pub use group_norm::GroupNorm;
+pub use layer_norm::LayerNorm;
 pub use matmul::MatMul;
 
 use crate::op::{Bind, Caps, Case, Dispatch, Op, OpError, Operand, Variant, fold_grid};
@@ -18,7 +22,14 @@ use bands::bands;
 
 /// Every comparison of every operation: what `photogram validate` runs and the kernel tests repeat.
 pub fn cases() -> Vec<Case> {
-    let exemplars: [&dyn Op; 4] = [&Activate(Activation::Silu), &Add, &Mul, &MatMul::default()];
+    let exemplars: &[&dyn Op] = &[
+        &Activate(Activation::Silu),
+        &Add,
+        &Mul,
+        &MatMul::default(),
+        &GroupNorm { groups: 32, eps: 1e-5, silu: false },
+        &LayerNorm { eps: 1e-5 },
+    ];
     exemplars.iter().flat_map(|op| op.cases()).collect()
 }
 

@@ -1,0 +1,336 @@
+//! Group normalization in three dispatches: moments of slabs of rows, their combination, and the result.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::bands::aligned_rows;
+use super::{
+    Activate, Activation, check_count, check_float, check_shape, check_whole, f16, f32, shape_error,
+};
+use crate::check::Class;
+use crate::host_tensor::HostTensor;
+use crate::op::{
+    Absorbed, Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant, fold_grid,
+};
+use crate::types::{DType, TensorType};
+use crate::wgsl::Shader;
+
+/// Group normalization over (batch, group), with an optional SiLU.
+///
+/// `y = (x - mean) / sqrt(var + eps) * scale + bias`
+///
+/// # Shapes    `x: [B, .., C]` f32 | f16; `scale, bias: [C]` f32 -> `y` as `x`
+/// # Units     `eps`: variance of `x`
+/// # Numerics  statistics in f32; class Reduction
+/// # Errors    [`OpError::NotDivisible`] if `C % groups != 0`
+/// # Source    Wu & He 2018, eq. 1; torch.nn.functional.group_norm
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupNorm {
+    /// Groups of neighbouring channels that share mean and variance.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+/// Invocations that the moments aim at: enough for a large GPU, few enough to merge quickly.
+const MOMENTS_INVOCATIONS: usize = 16_384;
+/// Rows that one invocation of the last dispatch writes.
+const APPLY_ROWS: usize = 8;
+
+/// Rows of `x` that one dispatch works on: whole batches, or slabs of one batch.
+struct Window {
+    first_batch: usize,
+    batches: usize,
+    /// First row, and rows in each batch.
+    first_row: usize,
+    batch_rows: usize,
+    /// First row that is bound, at an offset that may be.
+    bound_row: usize,
+}
+
+impl Window {
+    /// Rows that are bound.
+    fn bound_rows(&self) -> usize {
+        self.first_row + self.batches * self.batch_rows - self.bound_row
+    }
+}
+
+impl GroupNorm {
+    /// Windows that cover `x` such that each is a multiple of `slab_rows` or ends with its batch.
+    fn windows(&self, x: &TensorType, slab_rows: usize, caps: &Caps) -> Result<Vec<Window>, OpError> {
+        let batches = x.shape[0];
+        let rows = x.rows() / batches.max(1);
+        if x.bytes() <= caps.max_binding_bytes {
+            return Ok(vec![Window {
+                first_batch: 0,
+                batches,
+                first_row: 0,
+                batch_rows: rows,
+                bound_row: 0,
+            }]);
+        }
+        let step = aligned_rows(x.row_bytes(), caps.binding_alignment) as usize;
+        let limit = caps.max_binding_bytes;
+        let band = ((limit / x.row_bytes()) as usize).saturating_sub(step - 1) / slab_rows * slab_rows;
+        if band == 0 {
+            let bytes = (slab_rows + step - 1) as u64 * x.row_bytes();
+            return Err(OpError::TooLarge { op: self.name(), operand: "a slab of x", bytes, limit });
+        }
+        let mut windows = Vec::new();
+        for first_batch in 0..batches {
+            for row in (0..rows).step_by(band) {
+                let first_row = first_batch * rows + row;
+                let bound_row = first_row / step * step;
+                let batch_rows = band.min(rows - row);
+                windows.push(Window { first_batch, batches: 1, first_row, batch_rows, bound_row });
+            }
+        }
+        Ok(windows)
+    }
+}
+
+impl Op for GroupNorm {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("groups", self.groups.into()), ("eps", self.eps.into()), ("silu", self.silu.into())]
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        check_count(self, inputs, 3)?;
+        let x = &inputs[0];
+        check_float(self, "x", x)?;
+        if x.shape.len() < 2 {
+            return Err(shape_error(self, "x", "[B, .., C]", x));
+        }
+        if self.groups == 0 || !x.channels().is_multiple_of(self.groups) {
+            return Err(OpError::NotDivisible {
+                op: self.name(),
+                what: "channels",
+                value: x.channels(),
+                divisor: self.groups,
+            });
+        }
+        check_parameters(self, &inputs[1..], x)?;
+        Ok(x.clone())
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        let (x, scale, bias) = (inputs[0], inputs[1], inputs[2]);
+        let (channels, batches) = (x.ty().channels(), x.shape()[0]);
+        let rows = x.ty().rows() / batches.max(1);
+        let width = channels / self.groups;
+        let mut moments = Vec::with_capacity(batches * self.groups);
+        for batch in 0..batches {
+            for group in 0..self.groups {
+                let values = || {
+                    (batch * rows..(batch + 1) * rows)
+                        .flat_map(|row| (0..width).map(move |c| row * channels + group * width + c))
+                        .map(|i| x.at(i))
+                };
+                let count = (rows * width) as f64;
+                let mean = values().sum::<f64>() / count;
+                let variance = values().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+                moments.push((mean, (variance + self.eps).sqrt()));
+            }
+        }
+        HostTensor::from_fn(x.ty().clone(), |i| {
+            let channel = i % channels;
+            let (mean, deviation) = moments[i / (rows * channels) * self.groups + channel / width];
+            let y = (x.at(i) - mean) / deviation * scale.at(channel) + bias.at(channel);
+            if self.silu { Activation::Silu.apply(y) } else { y }
+        })
+    }
+
+    fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        let x = &inputs[0];
+        let (channels, quads, batches) = (x.channels(), x.quads(), x.shape[0]);
+        let rows = x.rows() / batches.max(1);
+        let slab_rows = (x.rows() * quads / MOMENTS_INVOCATIONS).max(16).next_multiple_of(4);
+        let slabs = rows.div_ceil(slab_rows);
+        let partials = TensorType::f32([batches, slabs, 3, channels]);
+        let coefficients = TensorType::f32([batches, 3, channels]);
+        check_whole(self.name(), "moments", &partials, caps)?;
+
+        let invocations = |n: usize| fold_grid(n.div_ceil(64) as u64, caps.max_groups_per_axis);
+        let words = |params: &[usize]| params.iter().map(|v| *v as u32).collect::<Vec<_>>();
+        let mut dispatches = Vec::new();
+        let moments = Shader::new("group_norm_moments").encoding("x", x.dtype);
+        for w in self.windows(x, slab_rows, caps)? {
+            let window_slabs = w.batch_rows.div_ceil(slab_rows);
+            let first_slab = (w.first_row - w.first_batch * rows) / slab_rows;
+            let extents = [channels, w.batch_rows, w.batches, w.first_row - w.bound_row];
+            let slab_numbers = [slab_rows, window_slabs, w.first_batch, first_slab, slabs];
+            dispatches.push(Dispatch {
+                shader: moments.clone(),
+                binds: vec![
+                    Bind::read(0, Operand::Input(0)).rows(x, w.bound_row, w.bound_rows()),
+                    Bind::write(1, Operand::Scratch(0)),
+                ],
+                params: words(&[&extents[..], &slab_numbers].concat()),
+                grid: invocations(w.batches * window_slabs * quads),
+            });
+        }
+        let mut params = words(&[channels, self.groups, rows, slab_rows, slabs]);
+        params.extend([(self.eps as f32).to_bits(), batches as u32]);
+        dispatches.push(Dispatch {
+            shader: Shader::new("group_norm_combine"),
+            binds: vec![
+                Bind::read(0, Operand::Scratch(0)),
+                Bind::read(1, Operand::Input(1)),
+                Bind::write(2, Operand::Scratch(1)),
+            ],
+            params,
+            grid: fold_grid((batches * self.groups) as u64, caps.max_groups_per_axis),
+        });
+        let apply = Shader::new("group_norm_apply").encoding("x", x.dtype).encoding("y", x.dtype);
+        for w in self.windows(x, APPLY_ROWS, caps)? {
+            let window_slabs = w.batch_rows.div_ceil(APPLY_ROWS);
+            let extents = [channels, w.batch_rows, w.batches, w.first_row - w.bound_row];
+            let rest = [APPLY_ROWS, window_slabs, w.first_batch, usize::from(self.silu)];
+            dispatches.push(Dispatch {
+                shader: apply.clone(),
+                binds: vec![
+                    Bind::read(0, Operand::Input(0)).rows(x, w.bound_row, w.bound_rows()),
+                    Bind::read(1, Operand::Scratch(1)),
+                    Bind::read(2, Operand::Input(2)),
+                    Bind::write(3, Operand::Output).rows(x, w.bound_row, w.bound_rows()),
+                ],
+                params: words(&[&extents[..], &rest].concat()),
+                grid: invocations(w.batches * window_slabs * quads),
+            });
+        }
+        Ok(vec![Variant { name: "group_norm", dispatches, scratch: vec![partials, coefficients] }])
+    }
+
+    fn cost(&self, inputs: &[TensorType]) -> Cost {
+        Cost::new(12 * inputs[0].shape.elements() as u64, inputs, &inputs[0])
+    }
+
+    fn class(&self, inputs: &[TensorType]) -> Class {
+        let x = &inputs[0];
+        Class::Reduction { k: x.shape.elements() / (x.shape[0] * self.groups).max(1) }
+    }
+
+    fn absorb(&self, next: &dyn Op, _: usize, _: &[TensorType]) -> Option<Absorbed> {
+        let silu = matches!(next.as_any().downcast_ref(), Some(Activate(Activation::Silu)));
+        if self.silu || !silu {
+            return None;
+        }
+        let op = Arc::new(GroupNorm { silu: true, ..self.clone() });
+        Some(Absorbed { op, extra_operands: Vec::new() })
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let plain = |groups| GroupNorm { groups, eps: 1e-5, silu: false };
+        let case = |op: GroupNorm, dtype, shape: &[usize]| {
+            let channels = shape[shape.len() - 1];
+            Case::new(op, [TensorType::new(dtype, shape), f32([channels]), f32([channels])])
+        };
+        let mut cases = vec![
+            case(plain(1), DType::F32, &[1, 1]),
+            case(plain(2), DType::F32, &[3, 6]),
+            case(plain(3), DType::F32, &[2, 3, 5, 30]),
+            case(plain(5), DType::F32, &[1, 7, 9, 40]),
+            case(plain(4), DType::F32, &[2, 17, 4]),
+            case(plain(32), DType::F32, &[2, 8, 8, 320]),
+            case(plain(1), DType::F32, &[1, 65, 3]),
+            case(plain(8), DType::F32, &[1, 70, 70, 16]),
+            case(GroupNorm { silu: true, ..plain(3) }, DType::F32, &[2, 5, 5, 30]),
+        ];
+        cases.push(Case::new(plain(2), [f16([2, 9, 9, 20]), f32([20]), f32([20])]));
+        cases.push(Case::new(GroupNorm { silu: true, ..plain(2) }, [f16([1, 33, 10]), f32([10]), f32([10])]));
+        cases
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// `scale` and `bias`, one f32 for each channel of `x`.
+pub(super) fn check_parameters(
+    op: &dyn Op,
+    parameters: &[TensorType],
+    x: &TensorType,
+) -> Result<(), OpError> {
+    for (operand, ty) in ["scale", "bias"].into_iter().zip(parameters) {
+        if ty.dtype != DType::F32 {
+            return Err(OpError::DType { op: op.name(), operand, expected: "f32", found: ty.dtype });
+        }
+        check_shape(op, operand, ty, &[x.channels()])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `x[i] = sin(i) + i / 10`, `scale[c] = 1 + c / 10`, `bias[c] = c / 5 - 0.3`.
+    fn operands() -> [HostTensor; 3] {
+        [
+            HostTensor::from_fn(f32([2, 3, 4]), |i| libm::sin(i as f64) + i as f64 / 10.0),
+            HostTensor::from_fn(f32([4]), |c| 1.0 + c as f64 / 10.0),
+            HostTensor::from_fn(f32([4]), |c| c as f64 / 5.0 - 0.3),
+        ]
+    }
+
+    #[test]
+    fn reference_agrees_with_torch() {
+        // torch.nn.functional.group_norm(x.movedim(-1, 1), 2, scale, bias, eps=1e-5).movedim(1, -1), in f64.
+        let expected = [
+            -0.927244, 0.417730, 1.383841, -0.250778, -1.343333, -1.378666, -0.731723, 2.410569, 1.159438,
+            0.893189, -0.368555, -1.241984, -1.434043, -0.092656, 1.398587, 1.043664, -0.733824, -1.258183,
+            -2.018640, 0.766591, 0.994245, 1.351823, 0.890538, -0.878280,
+        ];
+        let operands = operands();
+        let op = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let y = op.reference(&operands.each_ref());
+        for (found, expected) in y.data().iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn absorbing_silu_is_the_composition() {
+        let plain = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let silu = Activate(Activation::Silu);
+        let fused = plain.absorb(&silu, 0, &[f32([2, 3, 4])]).expect("silu is absorbed");
+        let operands = operands();
+        let expected = silu.reference(&[&plain.reference(&operands.each_ref())]);
+        let found = fused.op.reference(&operands.each_ref());
+        for (found, expected) in found.data().iter().zip(expected.data()) {
+            assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+        assert!(fused.op.absorb(&silu, 0, &[]).is_none(), "a second silu");
+        assert!(plain.absorb(&Activate(Activation::Gelu), 0, &[]).is_none(), "gelu");
+    }
+
+    #[test]
+    fn windows_cover_every_row_once_within_the_limit() {
+        let op = GroupNorm { groups: 2, eps: 1e-5, silu: false };
+        let x = f32([3, 101, 10]);
+        let caps = Caps { max_binding_bytes: 2048, ..Caps::webgpu() };
+        let mut next = 0;
+        for w in op.windows(&x, 8, &caps).expect("slabs fit") {
+            assert_eq!(w.first_row, next);
+            assert_eq!(w.bound_row as u64 * x.row_bytes() % caps.binding_alignment, 0);
+            assert!(w.bound_rows() as u64 * x.row_bytes() <= caps.max_binding_bytes);
+            assert_eq!((w.first_row - w.first_batch * 101) % 8, 0);
+            next += w.batches * w.batch_rows;
+        }
+        assert_eq!(next, 303);
+    }
+
+    #[test]
+    fn groups_must_divide_channels() {
+        let op = GroupNorm { groups: 3, eps: 1e-5, silu: false };
+        let error = op.infer(&[f32([1, 4]), f32([4]), f32([4])]).expect_err("3 does not divide 4");
+        assert_eq!(error.to_string(), "group_norm: channels 4 is not a multiple of 3");
+    }
+}

@@ -1,1 +1,58 @@
-//! harness
+//! What tests share: a device that is opened once, and data that may be absent.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use engine::device::{AdapterChoice, Gpu, GpuOptions};
+
+/// The device of the tests, or `None` with a line printed when this machine has no adapter.
+///
+/// `PHOTOGRAM_ADAPTER` chooses one, as `--adapter` does. With `REQUIRE_GPU=1` a missing adapter fails the test.
+pub fn gpu() -> Option<Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| open(GpuOptions::default())).clone()
+}
+
+/// Another device on the same adapter, opened with `options`.
+pub fn gpu_with(options: GpuOptions) -> Option<Gpu> {
+    open(options)
+}
+
+fn open(options: GpuOptions) -> Option<Gpu> {
+    let adapter = std::env::var("PHOTOGRAM_ADAPTER").map_or(AdapterChoice::Auto, |name| {
+        name.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
+    });
+    match pollster::block_on(Gpu::open_with(GpuOptions { adapter, ..options })) {
+        Ok(gpu) => Some(gpu),
+        Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => {
+            panic!("REQUIRE_GPU=1, but: {error}")
+        }
+        Err(error) => {
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// A folder of the test data, or `None` with a line printed when it is not there.
+///
+/// `PHOTOGRAM_DATA` names the data, `../shared/data` beside the workspace otherwise.
+pub fn data(folder: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("PHOTOGRAM_DATA")
+        .map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
+    let path = root.join(folder);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: no {} (PHOTOGRAM_DATA names the data)", path.display());
+    None
+}
+
+/// A file or folder of `tests/fixtures`.
+pub fn fixture(path: &str) -> PathBuf {
+    workspace().join("tests/fixtures").join(path)
+}
+
+fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).expect("tests/ lies in the workspace")
+}

@@ -1,0 +1,175 @@
+//! Which adapters there are, what they can do, and which one to take.
+
+use kernels::{Caps, Subgroups};
+
+/// An adapter as a person sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterReport {
+    /// Position in the list, accepted by [`AdapterChoice::Index`].
+    pub index: usize,
+    /// Name the driver gives.
+    pub name: String,
+    /// `Vulkan`, `Metal`, `Dx12`.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: &'static str,
+    /// Driver and version.
+    pub driver: String,
+    /// Bytes of one storage binding.
+    pub max_binding_bytes: u64,
+    /// Bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// f16 arithmetic in shaders.
+    pub f16: bool,
+    /// Smallest and largest subgroup, if there are subgroup operations.
+    pub subgroups: Option<(u32, u32)>,
+    /// Cooperative matrices as `MxNxK ab->cr`.
+    pub cooperative_matrices: Vec<String>,
+    /// Timestamps inside passes.
+    pub timestamps: bool,
+    /// Whether `auto` takes it.
+    pub chosen: bool,
+    /// Why `auto` takes it or not.
+    pub reason: String,
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum AdapterChoice {
+    /// The best one: discrete before integrated before virtual before software.
+    #[default]
+    Auto,
+    /// By position in the list.
+    Index(usize),
+    /// By a part of its name, whatever the case.
+    Name(String),
+}
+
+impl std::str::FromStr for AdapterChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.parse() {
+            Ok(index) => AdapterChoice::Index(index),
+            Err(_) if text == "auto" => AdapterChoice::Auto,
+            Err(_) => AdapterChoice::Name(text.to_owned()),
+        })
+    }
+}
+
+impl std::fmt::Display for AdapterChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AdapterChoice::Auto => f.write_str("at all"),
+            AdapterChoice::Index(index) => write!(f, "number {index}"),
+            AdapterChoice::Name(name) => write!(f, "named '{name}'"),
+        }
+    }
+}
+
+/// Every adapter of this machine, in the driver's order.
+pub async fn list_adapters() -> Vec<AdapterReport> {
+    let adapters = enumerate(&instance()).await;
+    let best = best(&adapters);
+    adapters.iter().enumerate().map(|(index, adapter)| report(index, adapter, best)).collect()
+}
+
+pub(super) fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    wgpu::Instance::new(descriptor.with_env())
+}
+
+pub(super) async fn enumerate(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    instance.enumerate_adapters(wgpu::Backends::PRIMARY).await
+}
+
+/// The adapter that `choice` means.
+pub(super) fn find(adapters: &[wgpu::Adapter], choice: &AdapterChoice) -> Option<usize> {
+    match choice {
+        AdapterChoice::Auto => best(adapters),
+        AdapterChoice::Index(index) => (*index < adapters.len()).then_some(*index),
+        AdapterChoice::Name(name) => {
+            let name = name.to_lowercase();
+            adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&name))
+        }
+    }
+}
+
+fn best(adapters: &[wgpu::Adapter]) -> Option<usize> {
+    (0..adapters.len()).min_by_key(|i| (rank(adapters[*i].get_info().device_type), *i))
+}
+
+fn rank(kind: wgpu::DeviceType) -> u32 {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn kind(kind: wgpu::DeviceType) -> &'static str {
+    match kind {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Other => "other",
+        wgpu::DeviceType::Cpu => "software",
+    }
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter, best: Option<usize>) -> AdapterReport {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let chosen = best == Some(index);
+    let reason = match (chosen, info.device_type) {
+        (true, wgpu::DeviceType::Cpu) => "the only kind there is: no GPU driver was found".to_owned(),
+        (true, t) => format!("the first {} adapter; discrete goes before integrated before software", kind(t)),
+        (false, t) => format!("{} adapter, and there is a better or an earlier one", kind(t)),
+    };
+    AdapterReport {
+        index,
+        name: info.name.clone(),
+        backend: format!("{:?}", info.backend),
+        kind: kind(info.device_type),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: subgroups(&info, features).map(|s| (s.min, s.max)),
+        cooperative_matrices: adapter
+            .cooperative_matrix_properties()
+            .iter()
+            .map(|p| format!("{}x{}x{} {:?}->{:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type))
+            .collect(),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+        chosen,
+        reason,
+    }
+}
+
+/// The features kernels use, as far as the adapter has them.
+pub(super) fn wanted_features(available: wgpu::Features) -> wgpu::Features {
+    available & (wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16)
+}
+
+/// What kernels may count on.
+pub(super) fn caps(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> Caps {
+    Caps {
+        subgroups: subgroups(info, features),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        binding_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+        max_groups_per_axis: limits.max_compute_workgroups_per_dimension,
+        software: info.device_type == wgpu::DeviceType::Cpu,
+    }
+}
+
+fn subgroups(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Subgroups> {
+    features
+        .contains(wgpu::Features::SUBGROUP)
+        .then_some(Subgroups { min: info.subgroup_min_size, max: info.subgroup_max_size })
+}

@@ -1,0 +1,349 @@
+//! An open device: memory, submission and waiting, with every failure as a value.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use kernels::{Caps, TensorType};
+
+use super::adapter::{self, AdapterChoice};
+use super::error::DeviceError;
+use super::pipelines::Pipelines;
+use super::transfer::Staging;
+
+/// How long one wait lasts before the device is looked at again.
+const POLL: Duration = Duration::from_millis(250);
+/// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
+pub(super) const PARAMS_STRIDE: u64 = 256;
+
+/// An open device. Clones are the same device.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    caps: Caps,
+    max_buffer_bytes: u64,
+    /// Layout of the uniform that holds `Params` on devices without immediates.
+    params_layout: Option<wgpu::BindGroupLayout>,
+    checks_shaders: bool,
+    pipelines: Pipelines,
+    staging: Mutex<Option<Staging>>,
+    failure: Arc<OnceLock<DeviceError>>,
+    held_bytes: Arc<AtomicU64>,
+    peak_bytes: AtomicU64,
+}
+
+/// A tensor in a buffer on the device. Clones share the buffer.
+#[derive(Clone)]
+pub struct DeviceTensor {
+    ty: TensorType,
+    allocation: Arc<Allocation>,
+}
+
+/// A buffer whose bytes are accounted for until its last owner drops it.
+pub(super) struct Allocation {
+    pub(super) buffer: wgpu::Buffer,
+    held_bytes: Arc<AtomicU64>,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.held_bytes.fetch_sub(self.buffer.size(), Ordering::Relaxed);
+    }
+}
+
+impl DeviceTensor {
+    /// Element type and shape.
+    pub fn ty(&self) -> &TensorType {
+        &self.ty
+    }
+
+    /// The same bytes as a tensor of another type.
+    ///
+    /// # Panics
+    /// If the types differ in bytes.
+    pub fn viewed_as(&self, ty: TensorType) -> DeviceTensor {
+        assert_eq!(self.ty.bytes(), ty.bytes(), "{} as {ty}", self.ty);
+        DeviceTensor { ty, allocation: self.allocation.clone() }
+    }
+
+    pub(super) fn new(ty: TensorType, allocation: Arc<Allocation>) -> Self {
+        DeviceTensor { ty, allocation }
+    }
+
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        &self.allocation.buffer
+    }
+
+    /// Identifies the buffer among all that are alive.
+    pub(super) fn key(&self) -> usize {
+        Arc::as_ptr(&self.allocation) as usize
+    }
+}
+
+/// How to open a device.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Which adapter.
+    pub adapter: AdapterChoice,
+    /// Keep wgpu's run-time checks in shaders: slower, for finding a kernel's out-of-range index.
+    pub checked_shaders: bool,
+    /// Do without immediates, subgroups and f16, as on an adapter with WebGPU's default features.
+    pub webgpu_only: bool,
+    /// A lower limit for one storage binding than the adapter's.
+    pub max_binding_bytes: Option<u64>,
+}
+
+impl Gpu {
+    /// Opens the adapter that `choice` means.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoAdapter`], [`DeviceError::NotOpened`].
+    pub async fn open(choice: AdapterChoice) -> Result<Gpu, DeviceError> {
+        Gpu::open_with(GpuOptions { adapter: choice, ..GpuOptions::default() }).await
+    }
+
+    /// Opens a device as `options` ask.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoAdapter`], [`DeviceError::NotOpened`].
+    pub async fn open_with(options: GpuOptions) -> Result<Gpu, DeviceError> {
+        let adapters = adapter::enumerate(&adapter::instance()).await;
+        let Some(index) = adapter::find(&adapters, &options.adapter) else {
+            let found: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+            let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
+            return Err(DeviceError::NoAdapter { wanted: options.adapter.to_string(), found });
+        };
+        let adapter = &adapters[index];
+        let features = match options.webgpu_only {
+            true => wgpu::Features::empty(),
+            false => adapter::wanted_features(adapter.features()),
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("photogram"),
+            required_features: features,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened.map_err(|e| DeviceError::NotOpened {
+            adapter: adapter.get_info().name,
+            reason: e.to_string(),
+        })?;
+        Ok(Gpu::adopt(device, queue, adapter.get_info(), &options))
+    }
+
+    /// Works on a device that somebody else opened: a game, an editor.
+    pub fn adopt(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        options: &GpuOptions,
+    ) -> Gpu {
+        let failure: Arc<OnceLock<DeviceError>> = Arc::default();
+        let seen = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            let _ = seen.set(DeviceError::Lost { reason: format!("{reason:?}: {message}") });
+        });
+        let seen = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let _ = seen.set(match error {
+                wgpu::Error::OutOfMemory { .. } => DeviceError::Lost { reason: "out of memory".to_owned() },
+                other => DeviceError::Refused { message: other.to_string() },
+            });
+        }));
+        let (limits, features) = (device.limits(), device.features());
+        let mut caps = adapter::caps(&info, &limits, features);
+        if let Some(limit) = options.max_binding_bytes {
+            caps.max_binding_bytes = caps.max_binding_bytes.min(limit);
+        }
+        let immediates = features.contains(wgpu::Features::IMMEDIATES) && limits.max_immediate_size >= 64;
+        let params_layout = (!immediates).then(|| {
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some("params"),
+                entries: &[wgpu::BindGroupLayoutEntry {
+                    binding: 0,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Uniform,
+                        has_dynamic_offset: true,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                }],
+            })
+        });
+        Gpu {
+            inner: Arc::new(Inner {
+                max_buffer_bytes: limits.max_buffer_size,
+                device,
+                queue,
+                info,
+                caps,
+                params_layout,
+                checks_shaders: options.checked_shaders,
+                pipelines: Pipelines::default(),
+                staging: Mutex::new(None),
+                failure,
+                held_bytes: Arc::default(),
+                peak_bytes: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// What kernels may count on here.
+    pub fn caps(&self) -> &Caps {
+        &self.inner.caps
+    }
+
+    /// The adapter's name.
+    pub fn adapter_name(&self) -> &str {
+        &self.inner.info.name
+    }
+
+    /// Backend and driver with version.
+    pub fn driver(&self) -> String {
+        let info = &self.inner.info;
+        format!("{:?} {} {}", info.backend, info.driver, info.driver_info).trim_end().to_owned()
+    }
+
+    /// Pipelines compiled so far.
+    pub fn pipelines(&self) -> usize {
+        self.inner.pipelines.len()
+    }
+
+    /// The most bytes of buffers that were ever held at once.
+    pub fn peak_bytes(&self) -> u64 {
+        self.inner.peak_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A buffer for a tensor; its content is zero.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], [`DeviceError::Lost`].
+    pub fn allocate(&self, label: &str, ty: TensorType) -> Result<DeviceTensor, DeviceError> {
+        let allocation = self.allocate_bytes(label, ty.bytes())?;
+        Ok(DeviceTensor::new(ty, allocation))
+    }
+
+    pub(super) fn allocate_bytes(&self, label: &str, bytes: u64) -> Result<Arc<Allocation>, DeviceError> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.create_buffer(label, bytes.next_multiple_of(16).max(16), usage)
+    }
+
+    pub(super) fn create_buffer(
+        &self,
+        label: &str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<Arc<Allocation>, DeviceError> {
+        self.check()?;
+        let inner = &self.inner;
+        let held = inner.held_bytes.load(Ordering::Relaxed);
+        let out_of_memory = || DeviceError::OutOfMemory { label: label.to_owned(), bytes: size, held };
+        if size > inner.max_buffer_bytes {
+            return Err(out_of_memory());
+        }
+        let scope = inner.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = inner.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        if block_on_ready(scope.pop()).is_some() {
+            return Err(out_of_memory());
+        }
+        let now = inner.held_bytes.fetch_add(size, Ordering::Relaxed) + size;
+        inner.peak_bytes.fetch_max(now, Ordering::Relaxed);
+        Ok(Arc::new(Allocation { buffer, held_bytes: inner.held_bytes.clone() }))
+    }
+
+    /// Runs wgpu calls and turns a validation error among them into a value.
+    pub(super) fn checked<T>(&self, calls: impl FnOnce() -> T) -> Result<T, DeviceError> {
+        let scope = self.inner.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = calls();
+        match block_on_ready(scope.pop()) {
+            Some(error) => Err(DeviceError::Refused { message: error.to_string() }),
+            None => self.check().map(|()| result),
+        }
+    }
+
+    /// The first failure the device reported, if any: after a loss, wgpu itself is silent.
+    pub(super) fn check(&self) -> Result<(), DeviceError> {
+        self.inner.failure.get().map_or(Ok(()), |e| Err(e.clone()))
+    }
+
+    /// Waits until `submission` has run.
+    ///
+    /// # Errors
+    /// [`DeviceError::Lost`], also where wgpu panics because of a lost device.
+    pub(super) async fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
+        loop {
+            let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(POLL) };
+            let polled = catch_unwind(AssertUnwindSafe(|| self.inner.device.poll(poll)));
+            self.check()?;
+            match polled {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(wgpu::PollError::Timeout)) => {}
+                Ok(Err(other)) => return Err(DeviceError::Refused { message: other.to_string() }),
+                Err(_) => return Err(DeviceError::Lost { reason: "the driver failed a wait".to_owned() }),
+            }
+        }
+    }
+
+    pub(super) fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    pub(super) fn has_immediates(&self) -> bool {
+        self.inner.params_layout.is_none()
+    }
+
+    pub(super) fn params_layout(&self) -> Option<&wgpu::BindGroupLayout> {
+        self.inner.params_layout.as_ref()
+    }
+
+    pub(super) fn checks_shaders(&self) -> bool {
+        self.inner.checks_shaders
+    }
+
+    pub(super) fn pipeline_cache(&self) -> &Pipelines {
+        &self.inner.pipelines
+    }
+
+    /// The staging ring, for as long as the closure runs.
+    pub(super) fn with_staging<T>(
+        &self,
+        work: impl FnOnce(&mut Staging) -> Result<T, DeviceError>,
+    ) -> Result<T, DeviceError> {
+        let mut staging = self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if staging.is_none() {
+            *staging = Some(Staging::new(self)?);
+        }
+        work(staging.as_mut().expect("just made"))
+    }
+}
+
+/// The result of a future that wgpu has ready at once on native backends.
+fn block_on_ready<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            return result;
+        }
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,301 @@
+//! A plan on a device: pipelines, buffers and bind groups made once, replayed as often as wanted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kernels::{Bind, DType, Operand, TensorType};
+
+use super::error::DeviceError;
+use super::gpu::{DeviceTensor, Gpu, PARAMS_STRIDE};
+use super::pipelines::Pipeline;
+use crate::graph::Rate;
+use crate::plan::{Place, Plan, PlanStep};
+
+/// Floating-point operations of one submission on a software adapter, where interrupting means waiting for it.
+const SOFTWARE_FLOPS_PER_SUBMISSION: u64 = 4_000_000_000;
+/// The same on a GPU.
+const GPU_FLOPS_PER_SUBMISSION: u64 = 400_000_000_000;
+
+/// A compiled plan.
+pub struct Program {
+    plan: Plan,
+    slots: Vec<DeviceTensor>,
+    params: Vec<DeviceTensor>,
+    launches: Vec<Launch>,
+    /// `Params` of every launch on devices without immediates.
+    uniforms: Option<(DeviceTensor, wgpu::BindGroup)>,
+    /// Bind groups of launches that touch inputs or outputs, by launch and buffers.
+    external: Mutex<HashMap<(usize, Vec<usize>), wgpu::BindGroup>>,
+}
+
+struct Launch {
+    step: usize,
+    dispatch: usize,
+    pipeline: Arc<Pipeline>,
+    /// Bound once, unless it touches an input or an output.
+    group: Option<wgpu::BindGroup>,
+}
+
+impl Program {
+    /// Compiles a plan whose weights are `params`, in the plan's order.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if memory runs out or a shader is refused.
+    pub fn compile(gpu: &Gpu, plan: Plan, params: Vec<DeviceTensor>) -> Result<Program, DeviceError> {
+        let slots: Result<Vec<DeviceTensor>, DeviceError> = plan
+            .slots
+            .iter()
+            .enumerate()
+            .map(|(i, bytes)| {
+                let elements = usize::try_from(bytes.div_ceil(4)).expect("a buffer's size fits the address space");
+                gpu.allocate(&format!("slot {i}"), TensorType::new(DType::F32, [elements]))
+            })
+            .collect();
+        let mut program = Program {
+            plan,
+            slots: slots?,
+            params,
+            launches: Vec::new(),
+            uniforms: None,
+            external: Mutex::default(),
+        };
+        program.launches = program.prepare(gpu)?;
+        if !gpu.has_immediates() {
+            program.uniforms = Some(program.upload_params(gpu)?);
+        }
+        Ok(program)
+    }
+
+    /// What is run.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Queues everything of the given rates. Slower rates must have run since their inputs changed.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if the device fails.
+    ///
+    /// # Panics
+    /// If inputs or outputs are not those of the plan: a programming error.
+    pub async fn run(
+        &self,
+        gpu: &Gpu,
+        rates: &[Rate],
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceTensor],
+    ) -> Result<(), DeviceError> {
+        check_types("input", &self.plan.inputs, inputs);
+        check_types("output", &self.plan.outputs, outputs);
+        let limit = if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION };
+        let chosen: Vec<usize> =
+            (0..self.launches.len()).filter(|l| rates.contains(&self.step(*l).rate)).collect();
+        let mut previous: Option<wgpu::SubmissionIndex> = None;
+        for batch in batches(&chosen, |l| self.flops(*l), limit) {
+            let submission = self.submit(gpu, batch, inputs, outputs)?;
+            if let Some(earlier) = previous.replace(submission) {
+                gpu.wait(earlier).await?;
+            }
+        }
+        gpu.check()
+    }
+
+    fn prepare(&self, gpu: &Gpu) -> Result<Vec<Launch>, DeviceError> {
+        let mut launches = Vec::new();
+        for (step_number, step) in self.plan.steps.iter().enumerate() {
+            for (number, dispatch) in step.variant.dispatches.iter().enumerate() {
+                let pipeline = gpu.pipeline_cache().get(gpu, dispatch)?;
+                let external = dispatch
+                    .binds
+                    .iter()
+                    .any(|b| matches!(step.place(b), Place::Input(_) | Place::Output(_)));
+                let group = match external {
+                    true => None,
+                    false => Some(self.bind(gpu, step, &dispatch.binds, &pipeline, &[], &[])?),
+                };
+                launches.push(Launch { step: step_number, dispatch: number, pipeline, group });
+            }
+        }
+        Ok(launches)
+    }
+
+    fn step(&self, launch: usize) -> &PlanStep {
+        &self.plan.steps[self.launches[launch].step]
+    }
+
+    fn flops(&self, launch: usize) -> u64 {
+        let step = self.step(launch);
+        step.flops / step.variant.dispatches.len() as u64
+    }
+
+    fn submit(
+        &self,
+        gpu: &Gpu,
+        batch: &[usize],
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceTensor],
+    ) -> Result<wgpu::SubmissionIndex, DeviceError> {
+        let groups: Result<Vec<wgpu::BindGroup>, DeviceError> =
+            batch.iter().map(|launch| self.group(gpu, *launch, inputs, outputs)).collect();
+        let groups = groups?;
+        gpu.checked(|| {
+            let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for (number, group) in batch.iter().zip(&groups) {
+                let launch = &self.launches[*number];
+                let dispatch = &self.step(*number).variant.dispatches[launch.dispatch];
+                pass.set_pipeline(&launch.pipeline.pipeline);
+                pass.set_bind_group(0, group, &[]);
+                match &self.uniforms {
+                    Some((_, uniform)) => {
+                        let offset = *number as u64 * PARAMS_STRIDE;
+                        pass.set_bind_group(1, uniform, &[offset as u32]);
+                    }
+                    None => pass.set_immediates(0, bytemuck::cast_slice(&dispatch.params)),
+                }
+                let [x, y, z] = dispatch.grid;
+                pass.dispatch_workgroups(x, y, z);
+            }
+            drop(pass);
+            gpu.queue().submit([encoder.finish()])
+        })
+    }
+
+    fn group(
+        &self,
+        gpu: &Gpu,
+        number: usize,
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceTensor],
+    ) -> Result<wgpu::BindGroup, DeviceError> {
+        let launch = &self.launches[number];
+        if let Some(group) = &launch.group {
+            return Ok(group.clone());
+        }
+        let step = self.step(number);
+        let binds = &step.variant.dispatches[launch.dispatch].binds;
+        let buffers = binds.iter().map(|b| self.tensor(step.place(b), inputs, outputs).key()).collect();
+        let mut external = self.external.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (number, buffers);
+        if let Some(group) = external.get(&key) {
+            return Ok(group.clone());
+        }
+        // A buffer that is gone may lend its address to a new one: a group keeps its buffers alive, so a key stays valid
+        // for as long as it is here. The bound keeps a long run from holding every buffer it ever saw.
+        if external.len() > 4 * self.launches.len() + 64 {
+            external.clear();
+        }
+        let group = self.bind(gpu, step, binds, &launch.pipeline, inputs, outputs)?;
+        external.insert(key, group.clone());
+        Ok(group)
+    }
+
+    fn tensor<'a>(
+        &'a self,
+        place: Place,
+        inputs: &'a [DeviceTensor],
+        outputs: &'a [DeviceTensor],
+    ) -> &'a DeviceTensor {
+        match place {
+            Place::Input(i) => &inputs[i],
+            Place::Output(i) => &outputs[i],
+            Place::Param(i) => &self.params[i],
+            Place::Slot(i) => &self.slots[i],
+        }
+    }
+
+    fn bind(
+        &self,
+        gpu: &Gpu,
+        step: &PlanStep,
+        binds: &[Bind],
+        pipeline: &Pipeline,
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceTensor],
+    ) -> Result<wgpu::BindGroup, DeviceError> {
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = binds
+            .iter()
+            .map(|bind| {
+                let tensor = self.tensor(step.place(bind), inputs, outputs);
+                let whole = (0, operand_bytes(step, bind));
+                let (offset, length) = bind.window.unwrap_or(whole);
+                wgpu::BindGroupEntry {
+                    binding: bind.binding,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: tensor.buffer(),
+                        offset,
+                        size: std::num::NonZeroU64::new(length),
+                    }),
+                }
+            })
+            .collect();
+        gpu.checked(|| {
+            gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&step.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })
+    }
+
+    fn upload_params(&self, gpu: &Gpu) -> Result<(DeviceTensor, wgpu::BindGroup), DeviceError> {
+        let words = PARAMS_STRIDE as usize / 4;
+        let mut data = vec![0u32; self.launches.len().max(1) * words];
+        for (i, launch) in self.launches.iter().enumerate() {
+            let params = &self.plan.steps[launch.step].variant.dispatches[launch.dispatch].params;
+            data[i * words..i * words + params.len()].copy_from_slice(params);
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let buffer = gpu.create_buffer("params", data.len() as u64 * 4, usage)?;
+        gpu.queue().write_buffer(&buffer.buffer, 0, bytemuck::cast_slice(&data));
+        let layout = gpu.params_layout().expect("without immediates there is a layout");
+        let group = gpu.checked(|| {
+            gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("params"),
+                layout,
+                entries: &[wgpu::BindGroupEntry {
+                    binding: 0,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &buffer.buffer,
+                        offset: 0,
+                        size: std::num::NonZeroU64::new(PARAMS_STRIDE),
+                    }),
+                }],
+            })
+        })?;
+        Ok((DeviceTensor::new(TensorType::f32([data.len()]), buffer), group))
+    }
+}
+
+/// Bytes of the operand itself: its slot may be larger.
+fn operand_bytes(step: &PlanStep, bind: &Bind) -> u64 {
+    match bind.operand {
+        Operand::Input(i) => step.input_bytes[i],
+        Operand::Output => step.output_bytes,
+        Operand::Scratch(i) => step.variant.scratch[i].bytes(),
+    }
+}
+
+fn check_types(what: &str, declared: &[(String, TensorType)], given: &[DeviceTensor]) {
+    assert_eq!(declared.len(), given.len(), "number of {what}s");
+    for ((name, ty), tensor) in declared.iter().zip(given) {
+        assert_eq!(ty, tensor.ty(), "type of {what} '{name}'");
+    }
+}
+
+/// Splits launches into runs of at most `limit` operations, each of at least one launch.
+fn batches<'a>(launches: &'a [usize], flops: impl Fn(&usize) -> u64, limit: u64) -> Vec<&'a [usize]> {
+    let (mut batches, mut start, mut sum) = (Vec::new(), 0, 0u64);
+    for (i, launch) in launches.iter().enumerate() {
+        let own = flops(launch);
+        if i > start && sum + own > limit {
+            batches.push(&launches[start..i]);
+            (start, sum) = (i, 0);
+        }
+        sum += own;
+    }
+    if start < launches.len() {
+        batches.push(&launches[start..]);
+    }
+    batches
+}

@@ -1,0 +1,137 @@
+//! Bytes to and from the device.
+//!
+//! Weights go through a ring of mapped buffers of our own: wgpu's hidden staging memory turns a failed allocation into a
+//! lost device.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kernels::HostTensor;
+
+use super::error::DeviceError;
+use super::gpu::{Allocation, DeviceTensor, Gpu};
+
+/// Buffers in the ring: one is filled while the other's copy runs.
+const RING: usize = 2;
+/// Bytes of each.
+const RING_BYTES: usize = 16 << 20;
+/// Uploads up to this size go through wgpu's own staging, which does not wait for work in flight.
+const SMALL: usize = 64 << 10;
+
+/// The staging ring.
+pub(super) struct Staging {
+    buffers: Vec<Arc<Allocation>>,
+    next: usize,
+}
+
+impl Staging {
+    pub(super) fn new(gpu: &Gpu) -> Result<Self, DeviceError> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let buffers: Result<_, _> =
+            (0..RING).map(|_| gpu.create_buffer("staging", RING_BYTES as u64, usage)).collect();
+        Ok(Staging { buffers: buffers?, next: 0 })
+    }
+
+    fn take(&mut self) -> Arc<Allocation> {
+        let buffer = self.buffers[self.next].clone();
+        self.next = (self.next + 1) % RING;
+        buffer
+    }
+}
+
+impl Gpu {
+    /// Writes `bytes` into a tensor's buffer from byte `offset` on. Later work on this device sees them.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if the device fails.
+    pub async fn upload_bytes(&self, to: &DeviceTensor, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        if bytes.len() <= SMALL {
+            self.queue().write_buffer(to.buffer(), offset, bytes);
+            return self.check();
+        }
+        let mut at = offset;
+        for chunk in bytes.chunks(RING_BYTES) {
+            let staging = self.with_staging(|ring| Ok(ring.take()))?;
+            self.map(&staging.buffer, wgpu::MapMode::Write).await?;
+            let size = chunk.len() as u64;
+            let mapped = staging.buffer.slice(..size).get_mapped_range_mut();
+            let mut mapped = mapped.map_err(|e| DeviceError::Refused { message: e.to_string() })?;
+            mapped.slice(..).copy_from_slice(chunk);
+            drop(mapped);
+            staging.buffer.unmap();
+            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
+            self.queue().submit([encoder.finish()]);
+            at += size;
+        }
+        self.check()
+    }
+
+    /// Writes a whole tensor.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if the device fails.
+    ///
+    /// # Panics
+    /// If the types differ: a programming error.
+    pub async fn upload(&self, to: &DeviceTensor, tensor: &HostTensor) -> Result<(), DeviceError> {
+        assert_eq!(to.ty(), tensor.ty(), "type of the uploaded tensor");
+        self.upload_bytes(to, 0, &tensor.to_bytes()).await
+    }
+
+    /// A new tensor on the device with the values of `tensor`.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if memory runs out or the device fails.
+    pub async fn upload_new(&self, label: &str, tensor: &HostTensor) -> Result<DeviceTensor, DeviceError> {
+        let to = self.allocate(label, tensor.ty().clone())?;
+        self.upload(&to, tensor).await?;
+        Ok(to)
+    }
+
+    /// Reads a tensor's bytes, padding included, once all work so far has run.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if memory runs out or the device fails.
+    pub async fn read_bytes(&self, from: &DeviceTensor) -> Result<Vec<u8>, DeviceError> {
+        let bytes = from.ty().bytes();
+        let size = bytes.next_multiple_of(4).max(4);
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let to = self.create_buffer("readback", size, usage)?;
+        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(from.buffer(), 0, &to.buffer, 0, size);
+        let submission = self.queue().submit([encoder.finish()]);
+        self.wait(submission).await?;
+        self.map(&to.buffer, wgpu::MapMode::Read).await?;
+        let mapped = to.buffer.slice(..bytes).get_mapped_range();
+        let mapped = mapped.map_err(|e| DeviceError::Refused { message: e.to_string() })?;
+        Ok(mapped.to_vec())
+    }
+
+    /// Reads a tensor once all work so far has run.
+    ///
+    /// # Errors
+    /// [`DeviceError`] if memory runs out or the device fails.
+    pub async fn read(&self, from: &DeviceTensor) -> Result<HostTensor, DeviceError> {
+        Ok(HostTensor::from_bytes(from.ty().clone(), &self.read_bytes(from).await?).0)
+    }
+
+    /// Maps a whole buffer, once the work that uses it has run.
+    async fn map(&self, buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Result<(), DeviceError> {
+        let (done, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (set_done, set_failed) = (done.clone(), failed.clone());
+        buffer.slice(..).map_async(mode, move |result| {
+            set_failed.store(result.is_err(), Ordering::Release);
+            set_done.store(true, Ordering::Release);
+        });
+        while !done.load(Ordering::Acquire) {
+            let submission = self.queue().submit([]);
+            self.wait(submission).await?;
+        }
+        if failed.load(Ordering::Acquire) {
+            self.check()?;
+            return Err(DeviceError::Lost { reason: "a buffer could not be mapped".to_owned() });
+        }
+        Ok(())
+    }
+}

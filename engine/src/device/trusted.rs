@@ -1,0 +1,15 @@
+//! The project's only `unsafe`: shader modules without run-time checks.
+#![allow(unsafe_code, reason = "create_shader_module_trusted is unsafe; this module is the reviewed exception")]
+
+/// A module for WGSL of the `kernels` crate, without bounds checks, loop bounding and division guards.
+///
+/// Those checks cost up to a factor of three on some drivers. What stands in for them: every dispatch comes from
+/// `Op::variants`, whose windows and grids the tests hold against the operand's bytes, every index in `kernels/wgsl` is
+/// guarded by the extents in its `Params`, and the kernel tests also run with the checks on.
+pub(super) fn trusted_module(device: &wgpu::Device, label: &str, wgsl: String) -> wgpu::ShaderModule {
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
+    // SAFETY: the source is assembled from this repository's files alone; their loops are bounded by Params and their
+    // indices by the operands' extents, see above.
+    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}

@@ -1,0 +1,84 @@
+//! Folding operations into the ones before them, as those operations themselves allow.
+
+use std::sync::Arc;
+
+use kernels::{Op, TensorType};
+
+use super::{Graph, Source, Value, ValueId};
+
+/// The same computation with fewer operations: what an operation's only reader can be done in its own epilogue is done there
+/// (see [`kernels::Op::absorb`]), and values nothing depends on are left out.
+///
+/// Outputs and `keep` stay values of their own. Returns the graph and, for each old value, the new one if it still exists.
+pub fn fuse(graph: &Graph, keep: &[ValueId]) -> (Graph, Vec<Option<ValueId>>) {
+    let mut nodes: Vec<Option<(Arc<dyn Op>, Vec<ValueId>)>> = graph
+        .values()
+        .map(|(_, v)| match &v.source {
+            Source::Node { op, inputs } => Some((op.clone(), inputs.clone())),
+            _ => None,
+        })
+        .collect();
+    let mut readers = vec![0usize; nodes.len()];
+    for (_, inputs) in nodes.iter().flatten() {
+        inputs.iter().for_each(|id| readers[id.index()] += 1);
+    }
+    graph.outputs().iter().chain(keep).for_each(|id| readers[id.index()] += 2);
+
+    for index in 0..nodes.len() {
+        let Some((op, inputs)) = nodes[index].clone() else { continue };
+        let types: Vec<TensorType> = inputs.iter().map(|id| graph.ty(*id).clone()).collect();
+        // The operand defined last goes first: the others are then there when the fused operation runs.
+        let mut slots: Vec<usize> = (0..inputs.len()).collect();
+        slots.sort_by_key(|slot| std::cmp::Reverse(inputs[*slot]));
+        let fused = slots.into_iter().find_map(|slot| {
+            let producer = inputs[slot];
+            if readers[producer.index()] != 1 {
+                return None;
+            }
+            let (first, operands) = nodes[producer.index()].as_ref()?;
+            let absorbed = first.absorb(op.as_ref(), slot, &types)?;
+            let extra = absorbed.extra_operands.iter().map(|i| inputs[*i]);
+            let operands: Vec<ValueId> = operands.iter().copied().chain(extra).collect();
+            Some((producer, absorbed.op, operands))
+        });
+        if let Some((producer, op, operands)) = fused {
+            nodes[producer.index()] = None;
+            nodes[index] = Some((op, operands));
+        }
+    }
+    rebuild(graph, &nodes, keep)
+}
+
+fn rebuild(
+    graph: &Graph,
+    nodes: &[Option<(Arc<dyn Op>, Vec<ValueId>)>],
+    keep: &[ValueId],
+) -> (Graph, Vec<Option<ValueId>>) {
+    let mut needed = vec![false; nodes.len()];
+    graph.outputs().iter().chain(keep).for_each(|id| needed[id.index()] = true);
+    for index in (0..nodes.len()).rev() {
+        if let (true, Some((_, inputs))) = (needed[index], &nodes[index]) {
+            inputs.iter().for_each(|id| needed[id.index()] = true);
+        }
+    }
+    let mut new = Graph::new();
+    let mut ids: Vec<Option<ValueId>> = vec![None; nodes.len()];
+    for (id, value) in graph.values() {
+        let is_input = matches!(value.source, Source::Input { .. });
+        if !needed[id.index()] && !is_input {
+            continue;
+        }
+        let source = match &nodes[id.index()] {
+            None => value.source.clone(),
+            Some((op, inputs)) => {
+                let inputs = inputs.iter().map(|i| ids[i.index()].expect("operands stand before results")).collect();
+                Source::Node { op: op.clone(), inputs }
+            }
+        };
+        ids[id.index()] = Some(new.push(Value { source, ..value.clone() }));
+    }
+    for output in graph.outputs() {
+        new.output(ids[output.index()].expect("outputs are needed"));
+    }
+    (new, ids)
+}

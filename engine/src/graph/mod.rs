@@ -1,0 +1,224 @@
+//! A computation as a value: tensors, the operations between them, and names for what a person may want to look at.
+//!
+//! Pure: no device, no files, and the same calls give the same graph.
+
+mod dump;
+mod fuse;
+
+use std::sync::Arc;
+
+use kernels::{Op, OpError, Shape, TensorType};
+
+pub use fuse::fuse;
+
+/// A tensor of a [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub(crate) u32);
+
+impl ValueId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How often a value changes; what depends only on slower inputs is computed only when those change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rate {
+    /// Once, when the weights are there.
+    Load,
+    /// Once for each prompt.
+    Prompt,
+    /// In every step.
+    Step,
+}
+
+/// How a checkpoint's tensor is laid out for kernels when it is uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Packing {
+    /// `[N]`, stored as f32: biases and the scales of norms.
+    Vector,
+    /// A linear layer's `[O, I]` or a 1x1 convolution's `[O, I, 1, 1]` -> `[I', O]`, `I'` rounded up to 4 with zeros.
+    Linear,
+    /// A convolution's `[O, I, KH, KW]` -> `[KH, KW, I', O]`, `I'` rounded up to 4 with zeros.
+    Conv,
+}
+
+/// A weight: a tensor of a checkpoint in a packing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Param {
+    /// Name in the checkpoint.
+    pub tensor: String,
+    /// Layout on the device.
+    pub packing: Packing,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Given from outside whenever `rate` says.
+    Input {
+        /// How often it changes.
+        rate: Rate,
+    },
+    /// A weight.
+    Param(Param),
+    /// The result of an operation.
+    Node {
+        /// The operation.
+        op: Arc<dyn Op>,
+        /// Its operands.
+        inputs: Vec<ValueId>,
+    },
+}
+
+/// A tensor and its origin.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Its name: an input's, a tensor's in the checkpoint, or the module path that PyTorch would give this result.
+    pub name: String,
+    /// Element type and shape.
+    pub ty: TensorType,
+    /// Origin.
+    pub source: Source,
+}
+
+/// Why a graph cannot be built.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{node}: {source}")]
+pub struct GraphError {
+    /// Module path of the operation.
+    pub node: String,
+    /// What does not fit.
+    #[source]
+    pub source: OpError,
+}
+
+/// Tensors in order of definition: an operation's operands always stand before its result.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    values: Vec<Value>,
+    outputs: Vec<ValueId>,
+    /// Path that names of new operations start with.
+    scope: Vec<String>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Graph::default()
+    }
+
+    /// A tensor that is given from outside.
+    pub fn input(&mut self, name: &str, ty: TensorType, rate: Rate) -> ValueId {
+        self.push(Value { name: name.to_owned(), ty, source: Source::Input { rate } })
+    }
+
+    /// A weight; the same weight asked for twice is one value.
+    pub fn param(&mut self, param: Param, ty: TensorType) -> ValueId {
+        let known = self.values.iter().position(|v| matches!(&v.source, Source::Param(p) if *p == param));
+        match known {
+            Some(index) => ValueId(index as u32),
+            None => self.push(Value { name: param.tensor.clone(), ty, source: Source::Param(param) }),
+        }
+    }
+
+    /// The result of `op` on `inputs`.
+    ///
+    /// # Errors
+    /// [`GraphError`] naming the module path and what the operation expects.
+    pub fn apply(&mut self, op: impl Op, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
+        self.apply_arc(Arc::new(op), inputs)
+    }
+
+    /// [`Graph::apply`] for an operation that is shared already.
+    ///
+    /// # Errors
+    /// As [`Graph::apply`].
+    pub fn apply_arc(&mut self, op: Arc<dyn Op>, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
+        let name = self.path(op.name());
+        let types: Vec<TensorType> = inputs.iter().map(|id| self.ty(*id).clone()).collect();
+        let ty = op.infer(&types).map_err(|source| GraphError { node: name.clone(), source })?;
+        Ok(self.push(Value { name, ty, source: Source::Node { op, inputs: inputs.to_vec() } }))
+    }
+
+    /// Runs `build` with `name` appended to the path of everything it adds, and gives the path's name to its result.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn scope<E>(
+        &mut self,
+        name: &str,
+        build: impl FnOnce(&mut Graph) -> Result<ValueId, E>,
+    ) -> Result<ValueId, E> {
+        self.scope.push(name.to_owned());
+        let result = build(self);
+        let path = self.scope.join(".");
+        self.scope.pop();
+        let id = result?;
+        if matches!(self.value(id).source, Source::Node { .. }) {
+            self.values[id.index()].name = path;
+        }
+        Ok(id)
+    }
+
+    /// Marks a value as a result.
+    pub fn output(&mut self, id: ValueId) {
+        self.outputs.push(id);
+    }
+
+    /// Results, in the order they were marked.
+    pub fn outputs(&self) -> &[ValueId] {
+        &self.outputs
+    }
+
+    /// A value with its origin.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// A value's type.
+    pub fn ty(&self, id: ValueId) -> &TensorType {
+        &self.value(id).ty
+    }
+
+    /// A value's shape.
+    pub fn shape(&self, id: ValueId) -> &Shape {
+        &self.ty(id).shape
+    }
+
+    /// Every value, in order of definition.
+    pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        self.values.iter().enumerate().map(|(i, v)| (ValueId(i as u32), v))
+    }
+
+    /// Inputs in the order they were declared.
+    pub fn inputs(&self) -> Vec<ValueId> {
+        self.values().filter(|(_, v)| matches!(v.source, Source::Input { .. })).map(|(id, _)| id).collect()
+    }
+
+    /// Weights in order of first use.
+    pub fn params(&self) -> impl Iterator<Item = (ValueId, &Param)> {
+        self.values().filter_map(|(id, v)| match &v.source {
+            Source::Param(param) => Some((id, param)),
+            _ => None,
+        })
+    }
+
+    /// The last result that carries this module path.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.values().filter(|(_, v)| v.name == name).map(|(id, _)| id).last()
+    }
+
+    fn path(&self, last: &str) -> String {
+        let mut path = self.scope.join(".");
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path + last
+    }
+
+    fn push(&mut self, value: Value) -> ValueId {
+        self.values.push(value);
+        ValueId(self.values.len() as u32 - 1)
+    }
+}

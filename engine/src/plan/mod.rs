@@ -1,0 +1,262 @@
+//! From a graph to a list of dispatches over a few buffers. Pure: it knows an adapter's [`Caps`], not the adapter.
+
+mod dump;
+mod slots;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kernels::{Bind, Caps, Op, OpError, Operand, TensorType, Variant};
+
+use crate::graph::{Graph, Param, Rate, Source, ValueId};
+use slots::SlotPool;
+
+/// Where a tensor lives while a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Given by the caller.
+    Input(usize),
+    /// Given by the caller, to be written.
+    Output(usize),
+    /// A weight.
+    Param(usize),
+    /// A buffer of the program's own, reused by values that are never alive together.
+    Slot(usize),
+}
+
+/// One operation of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanStep {
+    /// Module path.
+    pub name: String,
+    /// The operation.
+    pub op: Arc<dyn Op>,
+    /// When it has to run.
+    pub rate: Rate,
+    /// How it is computed.
+    pub variant: Variant,
+    /// Its operands.
+    pub inputs: Vec<Place>,
+    /// Bytes of each operand: its place may hold more.
+    pub input_bytes: Vec<u64>,
+    /// Its result.
+    pub output: Place,
+    /// Bytes of the result.
+    pub output_bytes: u64,
+    /// Intermediate tensors of the variant.
+    pub scratch: Vec<Place>,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+impl PlanStep {
+    /// The place behind a binding.
+    pub fn place(&self, bind: &Bind) -> Place {
+        match bind.operand {
+            Operand::Input(i) => self.inputs[i],
+            Operand::Output => self.output,
+            Operand::Scratch(i) => self.scratch[i],
+        }
+    }
+}
+
+/// Everything a device needs to run a graph.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Inputs by name, as the graph declares them.
+    pub inputs: Vec<(String, TensorType)>,
+    /// Results by name.
+    pub outputs: Vec<(String, TensorType)>,
+    /// Weights.
+    pub params: Vec<(Param, TensorType)>,
+    /// Bytes of each buffer that values share.
+    pub slots: Vec<u64>,
+    /// Operations in order: all of a slower rate before those of a faster one.
+    pub steps: Vec<PlanStep>,
+}
+
+impl Plan {
+    /// Dispatches of one run of everything at `rate`.
+    pub fn dispatches(&self, rate: Rate) -> usize {
+        self.steps.iter().filter(|s| s.rate == rate).map(|s| s.variant.dispatches.len()).sum()
+    }
+
+    /// Bytes of the buffers that values share: the program's peak beyond weights, inputs and outputs.
+    pub fn slot_bytes(&self) -> u64 {
+        self.slots.iter().sum()
+    }
+
+    /// Bytes of the weights.
+    pub fn param_bytes(&self) -> u64 {
+        self.params.iter().map(|(_, ty)| ty.bytes()).sum()
+    }
+
+    /// Floating-point operations at `rate`.
+    pub fn flops(&self, rate: Rate) -> u64 {
+        self.steps.iter().filter(|s| s.rate == rate).map(|s| s.flops).sum()
+    }
+}
+
+/// Which of an operation's variants a plan takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The one expected to be fastest.
+    #[default]
+    Fastest,
+    /// The one that runs anywhere.
+    Safest,
+    /// The variant of this number, for comparing variants.
+    Number(usize),
+}
+
+/// Why a graph cannot run on an adapter.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{node}: {source}")]
+pub struct PlanError {
+    /// Module path of the operation.
+    pub node: String,
+    /// What does not fit.
+    #[source]
+    pub source: OpError,
+}
+
+/// The plan of `graph` on an adapter with `caps`.
+///
+/// # Errors
+/// [`PlanError`] naming the operation whose operand exceeds the adapter's limits.
+pub fn build_plan(graph: &Graph, caps: &Caps, choice: Choice) -> Result<Plan, PlanError> {
+    Planner::new(graph).build(caps, choice)
+}
+
+struct Planner<'g> {
+    graph: &'g Graph,
+    /// The value whose bytes each value shares: itself unless it is a view.
+    root: Vec<ValueId>,
+    rate: Vec<Rate>,
+    /// Whether each value is read at a faster rate than it is computed at, so that its buffer must outlive the run.
+    pinned: Vec<bool>,
+    places: HashMap<ValueId, Place>,
+}
+
+impl<'g> Planner<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let (mut root, mut rate): (Vec<ValueId>, Vec<Rate>) = (Vec::new(), Vec::new());
+        for (id, value) in graph.values() {
+            let (own_root, own_rate) = match &value.source {
+                Source::Input { rate } => (id, *rate),
+                Source::Param(_) => (id, Rate::Load),
+                Source::Node { op, inputs } => {
+                    let slowest = inputs.iter().map(|i: &ValueId| rate[i.index()]).max().unwrap_or(Rate::Load);
+                    (if op.is_view() { root[inputs[0].index()] } else { id }, slowest)
+                }
+            };
+            root.push(own_root);
+            rate.push(own_rate);
+        }
+        let mut pinned = vec![false; root.len()];
+        for (id, value) in graph.values() {
+            if let Source::Node { inputs, .. } = &value.source {
+                for input in inputs.iter().map(|i: &ValueId| root[i.index()].index()) {
+                    pinned[input] |= rate[id.index()] > rate[input];
+                }
+            }
+        }
+        Planner { graph, root, rate, pinned, places: HashMap::new() }
+    }
+
+    fn build(mut self, caps: &Caps, choice: Choice) -> Result<Plan, PlanError> {
+        let graph = self.graph;
+        let inputs = graph.inputs();
+        for (i, id) in inputs.iter().enumerate() {
+            self.places.insert(*id, Place::Input(i));
+        }
+        let params: Vec<(ValueId, Param)> = graph.params().map(|(id, p)| (id, p.clone())).collect();
+        for (i, (id, _)) in params.iter().enumerate() {
+            self.places.insert(*id, Place::Param(i));
+        }
+        for (i, id) in graph.outputs().iter().enumerate() {
+            self.places.entry(self.root[id.index()]).or_insert(Place::Output(i));
+        }
+
+        let order = self.order();
+        let last_use = self.last_use(&order);
+        let mut pool = SlotPool::default();
+        let mut steps = Vec::with_capacity(order.len());
+        for (position, id) in order.iter().enumerate() {
+            let value = graph.value(*id);
+            let Source::Node { op, inputs } = &value.source else { unreachable!("only operations are ordered") };
+            let error = |source| PlanError { node: value.name.clone(), source };
+            let types: Vec<TensorType> = inputs.iter().map(|i| graph.ty(*i).clone()).collect();
+            let mut variants = op.variants(&types, caps).map_err(error)?;
+            let number = match choice {
+                Choice::Fastest => variants.len() - 1,
+                Choice::Safest => 0,
+                Choice::Number(n) => n.min(variants.len() - 1),
+            };
+            let variant = variants.swap_remove(number);
+            let output = match self.places.get(id) {
+                Some(place) => *place,
+                None => Place::Slot(pool.take(value.ty.bytes(), self.pinned[id.index()])),
+            };
+            self.places.insert(*id, output);
+            let scratch: Vec<usize> = variant.scratch.iter().map(|ty| pool.take(ty.bytes(), false)).collect();
+            steps.push(PlanStep {
+                name: value.name.clone(),
+                op: op.clone(),
+                rate: self.rate[id.index()],
+                inputs: inputs.iter().map(|i| self.places[&self.root[i.index()]]).collect(),
+                input_bytes: types.iter().map(TensorType::bytes).collect(),
+                output,
+                output_bytes: value.ty.bytes(),
+                scratch: scratch.iter().map(|slot| Place::Slot(*slot)).collect(),
+                flops: op.cost(&types).flops,
+                variant,
+            });
+            scratch.into_iter().for_each(|slot| pool.give_back(slot));
+            for dead in last_use.get(&position).into_iter().flatten() {
+                if let (Place::Slot(slot), false) = (self.places[dead], self.pinned[dead.index()]) {
+                    pool.give_back(slot);
+                }
+            }
+        }
+        let named = |id: &ValueId| (graph.value(*id).name.clone(), graph.ty(*id).clone());
+        Ok(Plan {
+            inputs: inputs.iter().map(named).collect(),
+            outputs: graph.outputs().iter().map(named).collect(),
+            params: params.into_iter().map(|(id, param)| (param, graph.ty(id).clone())).collect(),
+            slots: pool.into_sizes(),
+            steps,
+        })
+    }
+
+    /// Operations to dispatch: by rate, then as the graph has them.
+    fn order(&self) -> Vec<ValueId> {
+        let mut order: Vec<ValueId> = self
+            .graph
+            .values()
+            .filter(|(_, v)| matches!(&v.source, Source::Node { op, .. } if !op.is_view()))
+            .map(|(id, _)| id)
+            .collect();
+        order.sort_by_key(|id| (self.rate[id.index()], *id));
+        order
+    }
+
+    /// For each position in the order, the values read there for the last time.
+    fn last_use(&self, order: &[ValueId]) -> HashMap<usize, Vec<ValueId>> {
+        let mut last: HashMap<ValueId, usize> = HashMap::new();
+        for (position, id) in order.iter().enumerate() {
+            last.insert(*id, position);
+            if let Source::Node { inputs, .. } = &self.graph.value(*id).source {
+                inputs.iter().for_each(|i| {
+                    last.insert(self.root[i.index()], position);
+                });
+            }
+        }
+        let mut by_position: HashMap<usize, Vec<ValueId>> = HashMap::new();
+        for (id, position) in last {
+            by_position.entry(position).or_default().push(id);
+        }
+        by_position.values_mut().for_each(|ids| ids.sort());
+        by_position
+    }
+}

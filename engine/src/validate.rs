@@ -1,0 +1,107 @@
+//! Comparing shader variants with their operation's reference, on this adapter.
+//!
+//! Called by `photogram validate` and by the kernel tests: one program decides what is right.
+
+use kernels::check::{Comparison, Hard, compare};
+use kernels::{Case, HostTensor, TensorType};
+
+use crate::device::{DeviceError, Gpu, Program};
+use crate::graph::{Graph, GraphError, Rate};
+use crate::plan::{Choice, PlanError, build_plan};
+
+/// One variant on one case and one kind of input.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Operation.
+    pub op: &'static str,
+    /// Its attributes, `name=value` with spaces between.
+    pub attributes: String,
+    /// Variant.
+    pub variant: &'static str,
+    /// Operand types.
+    pub inputs: Vec<TensorType>,
+    /// Kind of values.
+    pub hard: Hard,
+    /// What the comparison found.
+    pub comparison: Comparison,
+    /// Whether the padding after each row of the result is zero, as every kernel may count on.
+    pub padding_is_zero: bool,
+}
+
+impl Verdict {
+    /// Whether the variant is right.
+    pub fn pass(&self) -> bool {
+        self.comparison.pass && self.padding_is_zero
+    }
+}
+
+/// Why a case could not be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidateError {
+    /// The case's operands do not fit its operation.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The case does not fit the adapter.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Runs every variant of `case` on every kind of input.
+///
+/// # Errors
+/// [`ValidateError`]: the case could not be run. A wrong result is a [`Verdict`], not an error.
+pub async fn validate_case(gpu: &Gpu, case: &Case) -> Result<Vec<Verdict>, ValidateError> {
+    let mut graph = Graph::new();
+    let ids: Vec<_> = case
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| graph.input(&format!("operand {i}"), ty.clone(), Rate::Step))
+        .collect();
+    let result = graph.apply_arc(case.op.clone(), &ids)?;
+    graph.output(result);
+    let output = graph.ty(result).clone();
+
+    let variants = case.op.variants(&case.inputs, gpu.caps());
+    let variants = variants.map_err(|source| PlanError { node: case.op.name().to_owned(), source })?.len();
+    let mut programs = Vec::with_capacity(variants);
+    for number in 0..variants {
+        let plan = build_plan(&graph, gpu.caps(), Choice::Number(number))?;
+        let name = plan.steps[0].variant.name;
+        programs.push((name, Program::compile(gpu, plan, Vec::new())?));
+    }
+
+    let attributes: Vec<String> =
+        case.op.attributes().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut verdicts = Vec::new();
+    for hard in Hard::ALL {
+        let operands: Vec<HostTensor> =
+            case.inputs.iter().enumerate().map(|(i, ty)| hard.tensor(ty, i as u64 + 1)).collect();
+        let expected = case.op.reference(&operands.iter().collect::<Vec<_>>());
+        let mut uploaded = Vec::with_capacity(operands.len());
+        for operand in &operands {
+            uploaded.push(gpu.upload_new("operand", operand).await?);
+        }
+        for (variant, program) in &programs {
+            // Kernels must write every element: start from a value that no reference gives.
+            let to = gpu.allocate("result", output.clone())?;
+            gpu.upload_bytes(&to, 0, &vec![0x7f; output.bytes() as usize]).await?;
+            program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
+            let bytes = gpu.read_bytes(&to).await?;
+            let (found, padding_is_zero) = HostTensor::from_bytes(output.clone(), &bytes);
+            verdicts.push(Verdict {
+                op: case.op.name(),
+                attributes: attributes.join(" "),
+                variant,
+                inputs: case.inputs.clone(),
+                hard,
+                comparison: compare(&expected, &found, case.op.class(&case.inputs), output.dtype),
+                padding_is_zero,
+            });
+        }
+    }
+    Ok(verdicts)
+}

@@ -292,7 +292,7 @@ mod tests {
         let op = GroupNorm { groups: 2, eps: 1e-5, silu: false };
         let y = op.reference(&operands.each_ref());
         for (found, expected) in y.data().iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} for {expected}");
         }
     }
 

@@ -128,7 +128,7 @@ mod tests {
         let bias = HostTensor::from_fn(f32([4]), |c| c as f64 / 5.0 - 0.3);
         let y = LayerNorm { eps: 1e-5 }.reference(&[&x, &scale, &bias]);
         for (found, expected) in y.data().iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} for {expected}");
         }
     }
 }

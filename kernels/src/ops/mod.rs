@@ -1,6 +1,7 @@
 //! One file per operation. Adding one: its file here, its WGSL under `wgsl/`, and a line below.
 
 mod activation;
+mod attention;
 mod bands;
 mod binary;
 mod epilogue;
@@ -9,6 +10,7 @@ mod layer_norm;
 mod matmul;
 
 pub use activation::{Activate, Activation};
+pub use attention::Attention;
 pub use binary::{Add, Mul};
 pub use epilogue::Epilogue;
 pub use group_norm::GroupNorm;
@@ -29,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         &MatMul::default(),
         &GroupNorm { groups: 32, eps: 1e-5, silu: false },
         &LayerNorm { eps: 1e-5 },
+        &Attention { heads: 1, kv_heads: 1, causal: false, scale: None },
     ];
     exemplars.iter().flat_map(|op| op.cases()).collect()
 }

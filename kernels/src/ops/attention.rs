@@ -1,0 +1,383 @@
+//! Scaled dot-product attention by an online softmax: the matrix of scores never lies in memory.
+
+use std::any::Any;
+
+use super::{check_count, check_float, check_shape, check_whole, f16, f32, shape_error};
+use crate::check::Class;
+use crate::host_tensor::HostTensor;
+use crate::op::{
+    Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Subgroups, Variant, fold_grid,
+};
+use crate::types::{LANES, TensorType};
+use crate::wgsl::Shader;
+
+/// Scaled dot-product attention; heads lie side by side in a row.
+///
+/// `y[b, s, h] = sum_t softmax_t(scale * q[b, s, h] . k[b, t, h / (heads / kv_heads)]) * v[b, t, ..]`
+///
+/// # Shapes    `q: [B, S, heads * D]`, `k, v: [B, T, kv_heads * D]` f32 | f16, `D` up to 512 -> `y` as `q`
+/// # Numerics  scores, softmax and sums in f32; class Contraction over T
+/// # Errors    [`OpError::NotDivisible`] if `heads % kv_heads != 0` or `heads` does not divide `q`'s channels
+/// # Source    Vaswani et al. 2017, eq. 1; Dao et al. 2022; torch.nn.functional.scaled_dot_product_attention
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Heads of `q` and `y`.
+    pub heads: usize,
+    /// Heads of `k` and `v`; each serves `heads / kv_heads` heads of `q`.
+    pub kv_heads: usize,
+    /// Whether query `s` sees keys `0 ..= s` alone.
+    pub causal: bool,
+    /// Factor of the scores; `1 / sqrt(D)` if `None`.
+    pub scale: Option<f64>,
+}
+
+/// Largest `D`.
+const MAX_FEATURES: usize = 512;
+
+/// Queries to a workgroup of `attention_lanes`.
+const LANES_QUERIES: usize = 32;
+
+/// Sizes of one problem; `d` is the number of features of a head.
+struct Extents {
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    d: usize,
+}
+
+/// `q, k, v, y` with heads that start at quads: the operands themselves, or copies with wider heads.
+struct Aligned {
+    types: [TensorType; 3],
+    operands: [Operand; 4],
+    /// The copies.
+    scratch: Vec<TensorType>,
+    /// What makes the copies.
+    before: Vec<Dispatch>,
+    /// What makes the result from its copy.
+    after: Vec<Dispatch>,
+}
+
+impl Attention {
+    fn extents(&self, inputs: &[TensorType]) -> Extents {
+        let (q, k) = (&inputs[0], &inputs[1]);
+        Extents { batch: q.shape[0], queries: q.shape[1], keys: k.shape[1], d: q.channels() / self.heads }
+    }
+
+    fn scale(&self, d: usize) -> f64 {
+        self.scale.unwrap_or(1.0 / (d as f64).sqrt())
+    }
+
+    fn aligned(&self, e: &Extents, inputs: &[TensorType], caps: &Caps) -> Result<Aligned, OpError> {
+        for (operand, ty) in ["q", "k", "v"].into_iter().zip(inputs) {
+            check_whole(self.name(), operand, ty, caps)?;
+        }
+        let narrow = [0, 1, 2].map(|i| inputs[i].clone());
+        if e.d.is_multiple_of(LANES) {
+            return Ok(Aligned {
+                types: narrow,
+                operands: [Operand::Input(0), Operand::Input(1), Operand::Input(2), Operand::Output],
+                scratch: Vec::new(),
+                before: Vec::new(),
+                after: Vec::new(),
+            });
+        }
+        let padded = e.d.next_multiple_of(LANES);
+        let heads = [self.heads, self.kv_heads, self.kv_heads];
+        let types = [0, 1, 2].map(|i| {
+            let ty = &narrow[i];
+            TensorType::new(ty.dtype, [ty.shape[0], ty.shape[1], heads[i] * padded])
+        });
+        for ty in &types {
+            check_whole(self.name(), "heads padded to quads", ty, caps)?;
+        }
+        let before = (0..3)
+            .map(|i| {
+                let pair = [(&narrow[i], Operand::Input(i)), (&types[i], Operand::Scratch(i))];
+                repitch(pair, heads[i], [e.d, padded], caps)
+            })
+            .collect();
+        let y = [(&types[0], Operand::Scratch(3)), (&narrow[0], Operand::Output)];
+        Ok(Aligned {
+            operands: [0, 1, 2, 3].map(Operand::Scratch),
+            scratch: types.iter().chain([&types[0]]).cloned().collect(),
+            before,
+            after: vec![repitch(y, self.heads, [padded, e.d], caps)],
+            types,
+        })
+    }
+
+    fn workgroup(&self, e: &Extents, aligned: &Aligned) -> Variant {
+        let quads = e.d.div_ceil(LANES);
+        // (queries, keys, groups of 4 queries and quads of the result to a lane): few registers for small heads,
+        // and at most 32 quads to a lane for large ones.
+        let (queries, keys, groups, lane_quads) =
+            if quads <= 48 { (32, 32, 2, quads.div_ceil(16)) } else { (16, 64, 4, 2) };
+        let shader = Shader::new("attention_workgroup")
+            .constant("QUERIES", queries)
+            .constant("KEYS", keys)
+            .constant("LANE_GROUPS", groups)
+            .constant("LANE_QUADS", lane_quads as u32);
+        self.variant("attention_workgroup", shader, queries as usize, e, aligned)
+    }
+
+    /// For adapters whose subgroups are 8 lanes wide.
+    fn lanes(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Result<Variant, OpError> {
+        let shader = Shader::new("attention_lanes").with_subgroups();
+        let mut variant = self.variant("attention_lanes", shader, LANES_QUERIES, e, aligned);
+        let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
+        let sums = TensorType::f32([rows, e.d.next_multiple_of(LANES)]);
+        check_whole(self.name(), "sums", &sums, caps)?;
+        variant.dispatches[aligned.before.len()]
+            .binds
+            .push(Bind::write(4, Operand::Scratch(variant.scratch.len())));
+        variant.scratch.push(sums);
+        Ok(variant)
+    }
+
+    /// A variant whose kernel has `block` queries to a workgroup.
+    fn variant(
+        &self,
+        name: &'static str,
+        shader: Shader,
+        block: usize,
+        e: &Extents,
+        aligned: &Aligned,
+    ) -> Variant {
+        let [q, k, v] = &aligned.types;
+        let shader = shader
+            .encoding("q", q.dtype)
+            .encoding("k", k.dtype)
+            .encoding("v", v.dtype)
+            .encoding("y", q.dtype);
+        let heads_per_kv = self.heads / self.kv_heads;
+        let extents = [e.queries, e.keys, e.d.div_ceil(LANES), q.quads(), k.quads(), heads_per_kv];
+        let mut params: Vec<u32> = extents.iter().map(|v| *v as u32).collect();
+        params.extend([(self.scale(e.d) as f32).to_bits(), u32::from(self.causal)]);
+        let [q, k, v, y] = aligned.operands;
+        let kernel = Dispatch {
+            shader,
+            binds: vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)],
+            params,
+            grid: [e.queries.div_ceil(block) as u32, self.heads as u32, e.batch as u32],
+        };
+        let dispatches =
+            aligned.before.iter().cloned().chain([kernel]).chain(aligned.after.iter().cloned()).collect();
+        Variant { name, dispatches, scratch: aligned.scratch.clone() }
+    }
+}
+
+/// The dispatch that moves heads of `x_d` features to heads of `y_d` features: the excess is cut off, or zero.
+fn repitch(
+    [x, y]: [(&TensorType, Operand); 2],
+    heads: usize,
+    [x_d, y_d]: [usize; 2],
+    caps: &Caps,
+) -> Dispatch {
+    let ((x, from), (y, to)) = (x, y);
+    let quads = y.rows() * y.quads();
+    Dispatch {
+        shader: Shader::new("attention_repitch").encoding("x", x.dtype).encoding("y", y.dtype),
+        binds: vec![Bind::read(0, from), Bind::write(1, to)],
+        params: [quads, x.quads(), y.quads(), x_d, y_d, heads].map(|v| v as u32).to_vec(),
+        grid: fold_grid(quads.div_ceil(64) as u64, caps.max_groups_per_axis),
+    }
+}
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn attributes(&self) -> Attributes {
+        let mut attributes = vec![
+            ("heads", self.heads.into()),
+            ("kv_heads", self.kv_heads.into()),
+            ("causal", self.causal.into()),
+        ];
+        attributes.extend(self.scale.map(|scale| ("scale", scale.into())));
+        attributes
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        check_count(self, inputs, 3)?;
+        let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
+        for (operand, ty) in [("q", q), ("k", k), ("v", v)] {
+            check_float(self, operand, ty)?;
+            if ty.shape.len() != 3 {
+                return Err(shape_error(self, operand, "[B, tokens, heads * D]", ty));
+            }
+        }
+        let divides = |what, value: usize, divisor: usize| {
+            if divisor > 0 && value.is_multiple_of(divisor) {
+                return Ok(());
+            }
+            Err(OpError::NotDivisible { op: self.name(), what, value, divisor })
+        };
+        divides("heads", self.heads, self.kv_heads)?;
+        divides("channels of q", q.channels(), self.heads)?;
+        let d = q.channels() / self.heads;
+        if d == 0 || d > MAX_FEATURES {
+            return Err(shape_error(self, "q", format!("1 to {MAX_FEATURES} features a head"), q));
+        }
+        let tokens = k.shape[1];
+        if tokens == 0 {
+            return Err(shape_error(self, "k", "at least one key", k));
+        }
+        for (operand, ty) in [("k", k), ("v", v)] {
+            check_shape(self, operand, ty, &[q.shape[0], tokens, self.kv_heads * d])?;
+        }
+        Ok(q.clone())
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let e = self.extents(&types);
+        let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
+        let (q_row, kv_row) = (self.heads * e.d, self.kv_heads * e.d);
+        let scale = self.scale(e.d);
+        let mut data = vec![0.0f32; q.shape().elements()];
+        let mut scores = vec![0.0f64; e.keys];
+        let mut sums = vec![0.0f64; e.d];
+        for (row, out) in data.chunks_exact_mut(e.d).enumerate() {
+            let (head, query) = (row % self.heads, row / self.heads % e.queries);
+            let batch = row / self.heads / e.queries;
+            let kv = batch * e.keys * kv_row + head / (self.heads / self.kv_heads) * e.d;
+            let q_at = (batch * e.queries + query) * q_row + head * e.d;
+            let seen = if self.causal { e.keys.min(query + 1) } else { e.keys };
+            for (t, score) in scores[..seen].iter_mut().enumerate() {
+                let dot: f64 = (0..e.d).map(|c| q.at(q_at + c) * k.at(kv + t * kv_row + c)).sum();
+                *score = scale * dot;
+            }
+            let highest = scores[..seen].iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let mut total = 0.0;
+            sums.fill(0.0);
+            for (t, score) in scores[..seen].iter().enumerate() {
+                let weight = libm::exp(score - highest);
+                total += weight;
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    *sum += weight * v.at(kv + t * kv_row + c);
+                }
+            }
+            out.iter_mut().zip(&sums).for_each(|(y, sum)| *y = (sum / total) as f32);
+        }
+        HostTensor::new(q.ty().clone(), data)
+    }
+
+    fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        let e = self.extents(inputs);
+        let aligned = self.aligned(&e, inputs, caps)?;
+        let mut variants = vec![self.workgroup(&e, &aligned)];
+        if caps.software && caps.subgroups == Some(Subgroups { min: 8, max: 8 }) {
+            variants.push(self.lanes(&e, &aligned, caps)?);
+        }
+        Ok(variants)
+    }
+
+    fn cost(&self, inputs: &[TensorType]) -> Cost {
+        let e = self.extents(inputs);
+        let flops = 4 * (e.batch * self.heads * e.queries * e.keys * e.d) as u64;
+        Cost::new(if self.causal { flops / 2 } else { flops }, inputs, &inputs[0])
+    }
+
+    fn class(&self, inputs: &[TensorType]) -> Class {
+        Class::Contraction { k: inputs[1].shape[1] }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let plain = |heads| Attention { heads, kv_heads: heads, causal: false, scale: None };
+        let mut cases = Vec::new();
+        for (batch, queries, keys, heads, d) in [
+            (1, 1, 1, 1, 1),
+            (1, 3, 5, 2, 4),
+            (2, 7, 9, 3, 5),
+            (2, 33, 31, 2, 8),
+            (1, 65, 77, 3, 10),
+            (1, 32, 64, 4, 12),
+            (2, 70, 65, 2, 40),
+            (1, 31, 33, 2, 64),
+            (1, 17, 77, 2, 80),
+            (1, 9, 66, 1, 160),
+            (1, 35, 67, 1, 509),
+            (1, 19, 65, 1, 512),
+        ] {
+            // Rows on a common offset have scores of offset^2 * sqrt(D), of which f32 would keep no fraction for large D.
+            let scale = (d >= 40).then_some(1.0 / d as f64);
+            let kv = f32([batch, keys, heads * d]);
+            let op = Attention { scale, ..plain(heads) };
+            cases.push(Case::new(op, [f32([batch, queries, heads * d]), kv.clone(), kv]));
+        }
+        for d in [6, 40] {
+            let causal = Attention { causal: true, scale: Some(0.1), ..plain(2) };
+            let x = f32([2, 77, 2 * d]);
+            cases.push(Case::new(causal, [x.clone(), x.clone(), x]));
+        }
+        let causal = Attention { causal: true, ..plain(1) };
+        cases.push(Case::new(causal, [f32([1, 70, 8]), f32([1, 40, 8]), f32([1, 40, 8])]));
+        for d in [7, 16] {
+            let grouped = Attention { heads: 6, kv_heads: 2, causal: false, scale: Some(0.25) };
+            let kv = f32([1, 37, 2 * d]);
+            cases.push(Case::new(grouped, [f32([1, 21, 6 * d]), kv.clone(), kv]));
+        }
+        for d in [10, 40, 512] {
+            let kv = f16([1, 35, 2 * d]);
+            let op = Attention { scale: Some(1.0 / d as f64), ..plain(2) };
+            cases.push(Case::new(op, [f16([1, 9, 2 * d]), kv.clone(), kv]));
+        }
+        let kv = f16([1, 35, 40]);
+        cases.push(Case::new(Attention { scale: Some(0.1), ..plain(1) }, [f32([1, 9, 40]), kv.clone(), kv]));
+        cases
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operand(shape: [usize; 3], phase: f64) -> HostTensor {
+        HostTensor::from_fn(f32(shape), |i| libm::sin(i as f64 + phase))
+    }
+
+    #[test]
+    fn reference_agrees_with_torch() {
+        // torch.nn.functional.scaled_dot_product_attention in f64, heads moved to and from the second dimension.
+        let (q, k, v) = (operand([1, 2, 4], 0.0), operand([1, 3, 4], 1.0), operand([1, 3, 4], 2.0));
+        let (k1, v1) = (operand([1, 3, 2], 1.0), operand([1, 3, 2], 2.0));
+        let plain = Attention { heads: 2, kv_heads: 2, causal: false, scale: None };
+        let causal = Attention { causal: true, ..plain.clone() };
+        let grouped = Attention { kv_heads: 1, scale: Some(0.25), ..plain.clone() };
+        let cases = [
+            (
+                plain,
+                [&q, &k, &v],
+                [0.283382, 0.022904, 0.197099, -0.021972, -0.250434, 0.061067, 0.115237, 0.104481],
+            ),
+            (
+                causal,
+                [&q, &k, &v],
+                [0.909297, 0.141120, -0.756802, -0.958924, -0.106331, 0.581873, 0.413545, -0.039996],
+            ),
+            (
+                grouped,
+                [&q, &k1, &v1],
+                [0.063895, -0.009126, 0.050298, -0.086678, -0.197146, -0.057530, 0.016164, -0.004361],
+            ),
+        ];
+        for (op, operands, expected) in cases {
+            for (found, expected) in op.reference(&operands).data().iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-5, "{op:?}: {found} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn heads_must_divide() {
+        let op = Attention { heads: 3, kv_heads: 2, causal: false, scale: None };
+        let x = f32([1, 2, 6]);
+        let error = op.infer(&[x.clone(), x.clone(), x]).expect_err("2 does not divide 3");
+        assert_eq!(error.to_string(), "attention: heads 3 is not a multiple of 2");
+    }
+}

@@ -1,0 +1,169 @@
+// attention_workgroup.wgsl: y = softmax(scale * q * k^T) * v, per batch and head.
+// Work:      one workgroup per QUERIES queries, online softmax over tiles of KEYS keys. A lane has the scores of
+//            4 queries x 4 keys, then the result of 4 * LANE_GROUPS queries x LANE_QUADS quads.
+// Precision: f32 scores, softmax and sums.
+// Traffic:   k and v read S/QUERIES times, q once per tile from cache, y written once.
+// variant: q=f32 k=f32 v=f32 y=f32 QUERIES=32 KEYS=32 LANE_GROUPS=2 LANE_QUADS=1
+// variant: q=f16 k=f16 v=f16 y=f16 QUERIES=16 KEYS=64 LANE_GROUPS=4 LANE_QUADS=2
+struct Params {
+    queries: u32,       // S
+    keys: u32,          // T
+    head_quads: u32,    // D / 4
+    q_quads: u32,       // quads in a row of q and y
+    kv_quads: u32,      // quads in a row of k and v
+    heads_per_kv: u32,  // heads that share one head of k and v
+    scale: f32,
+    causal: u32,        // whether query i sees keys 0 ..= i alone
+}
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read>       q: array<Q4>;   // [B, S, heads * D]
+@group(0) @binding(1) var<storage, read>       k: array<K4>;   // [B, T, kv_heads * D]
+@group(0) @binding(2) var<storage, read>       v: array<V4>;   // [B, T, kv_heads * D]
+@group(0) @binding(3) var<storage, read_write> y: array<Y4>;   // [B, S, heads * D]
+
+const LANES: u32 = 64u;
+const QUERY_GROUPS: u32 = QUERIES / 4u;
+const KEY_GROUPS: u32 = KEYS / 4u;                             // QUERY_GROUPS * KEY_GROUPS == LANES
+const QUAD_LANES: u32 = LANES * LANE_GROUPS / QUERY_GROUPS;    // lanes side by side along D
+const DOT: u32 = 16u;                                          // quads summed before they join the score, against rounding
+const MASKED: f32 = -1e30;
+
+var<workgroup> weights: array<vec4<f32>, KEYS * QUERY_GROUPS>; // [key, query group]
+var<workgroup> partials: array<vec4<f32>, LANES>;              // [query group, key group]
+var<workgroup> decays: array<vec4<f32>, QUERY_GROUPS>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let first_query = workgroup.x * QUERIES;
+    let head = workgroup.y;
+    let batch = workgroup.z;
+    let d = p.head_quads;
+    let kv = batch * p.keys * p.kv_quads + head / p.heads_per_kv * d;
+    let last_query = p.queries - 1u;
+    let last_key = p.keys - 1u;
+
+    // Queries and keys beyond the last repeat it: loads stay in bounds, masks and guarded stores discard the rest.
+    let query_group = lane / KEY_GROUPS;
+    let key_lane = lane % KEY_GROUPS;
+    let query = vec4<u32>(first_query + query_group * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+    let q_row = (batch * p.queries + min(query, vec4<u32>(last_query))) * p.q_quads + head * d;
+    let seen = select(vec4<u32>(last_key), min(query, vec4<u32>(last_key)), p.causal == 1u);
+    var end = p.keys;
+    if (p.causal == 1u) { end = min(end, first_query + QUERIES); }
+
+    let group = lane / QUAD_LANES * LANE_GROUPS;
+    let quad_lane = lane % QUAD_LANES;
+    var sums: array<mat4x4<f32>, LANE_GROUPS * LANE_QUADS>;    // a column per query
+    var highest = vec4<f32>(MASKED);
+    var total = vec4<f32>();
+
+    for (var tile = 0u; tile < end; tile += KEYS) {
+        let key0 = tile + key_lane;
+        let key1 = key0 + KEY_GROUPS;
+        let key2 = key1 + KEY_GROUPS;
+        let key3 = key2 + KEY_GROUPS;
+        let k0 = kv + min(key0, last_key) * p.kv_quads;
+        let k1 = kv + min(key1, last_key) * p.kv_quads;
+        let k2 = kv + min(key2, last_key) * p.kv_quads;
+        let k3 = kv + min(key3, last_key) * p.kv_quads;
+        var s0 = vec4<f32>();
+        var s1 = vec4<f32>();
+        var s2 = vec4<f32>();
+        var s3 = vec4<f32>();
+        for (var start = 0u; start < d; start += DOT) {
+            var part0 = vec4<f32>();
+            var part1 = vec4<f32>();
+            var part2 = vec4<f32>();
+            var part3 = vec4<f32>();
+            let stop = min(start + DOT, d);
+            for (var i = start; i < stop; i++) {
+                let queries = mat4x4<f32>(
+                    decode_q(q[q_row.x + i]), decode_q(q[q_row.y + i]),
+                    decode_q(q[q_row.z + i]), decode_q(q[q_row.w + i]));
+                part0 += decode_k(k[k0 + i]) * queries;
+                part1 += decode_k(k[k1 + i]) * queries;
+                part2 += decode_k(k[k2 + i]) * queries;
+                part3 += decode_k(k[k3 + i]) * queries;
+            }
+            s0 += part0;
+            s1 += part1;
+            s2 += part2;
+            s3 += part3;
+        }
+        s0 = select(vec4<f32>(MASKED), s0 * p.scale, vec4<u32>(key0) <= seen);
+        s1 = select(vec4<f32>(MASKED), s1 * p.scale, vec4<u32>(key1) <= seen);
+        s2 = select(vec4<f32>(MASKED), s2 * p.scale, vec4<u32>(key2) <= seen);
+        s3 = select(vec4<f32>(MASKED), s3 * p.scale, vec4<u32>(key3) <= seen);
+
+        partials[lane] = max(max(s0, s1), max(s2, s3));
+        workgroupBarrier();
+        let before = highest;
+        for (var i = 0u; i < KEY_GROUPS; i++) {
+            highest = max(highest, partials[query_group * KEY_GROUPS + i]);
+        }
+        let decay = exp(before - highest);
+        s0 = exp(s0 - highest);
+        s1 = exp(s1 - highest);
+        s2 = exp(s2 - highest);
+        s3 = exp(s3 - highest);
+        total = total * decay + ((s0 + s1) + (s2 + s3));
+        weights[(key0 - tile) * QUERY_GROUPS + query_group] = s0;
+        weights[(key1 - tile) * QUERY_GROUPS + query_group] = s1;
+        weights[(key2 - tile) * QUERY_GROUPS + query_group] = s2;
+        weights[(key3 - tile) * QUERY_GROUPS + query_group] = s3;
+        if (key_lane == 0u) { decays[query_group] = decay; }
+        workgroupBarrier();
+
+        for (var g = 0u; g < LANE_GROUPS; g++) {
+            let decay = decays[group + g];
+            for (var c = 0u; c < LANE_QUADS; c++) {
+                let s = sums[g * LANE_QUADS + c];
+                sums[g * LANE_QUADS + c] =
+                    mat4x4<f32>(s[0] * decay.x, s[1] * decay.y, s[2] * decay.z, s[3] * decay.w);
+            }
+        }
+        let keys = min(KEYS, end - tile);
+        for (var key = 0u; key < keys; key++) {
+            var values: array<vec4<f32>, LANE_QUADS>;
+            let row = kv + (tile + key) * p.kv_quads;
+            for (var c = 0u; c < LANE_QUADS; c++) {
+                values[c] = decode_v(v[row + min(quad_lane + c * QUAD_LANES, d - 1u)]);
+            }
+            for (var g = 0u; g < LANE_GROUPS; g++) {
+                let weight = weights[key * QUERY_GROUPS + group + g];
+                for (var c = 0u; c < LANE_QUADS; c++) {
+                    let s = sums[g * LANE_QUADS + c];
+                    let value = values[c];
+                    sums[g * LANE_QUADS + c] = mat4x4<f32>(
+                        fma(value, weight.xxxx, s[0]), fma(value, weight.yyyy, s[1]),
+                        fma(value, weight.zzzz, s[2]), fma(value, weight.wwww, s[3]));
+                }
+            }
+        }
+    }
+
+    workgroupBarrier();
+    partials[lane] = total;
+    workgroupBarrier();
+    for (var g = 0u; g < LANE_GROUPS; g++) {
+        var all = vec4<f32>();
+        for (var i = 0u; i < KEY_GROUPS; i++) {
+            all += partials[(group + g) * KEY_GROUPS + i];
+        }
+        let row = first_query + (group + g) * 4u;
+        for (var c = 0u; c < LANE_QUADS; c++) {
+            let quad = quad_lane + c * QUAD_LANES;
+            let s = sums[g * LANE_QUADS + c];
+            store(s[0] / all.x, row, batch, head, quad);
+            store(s[1] / all.y, row + 1u, batch, head, quad);
+            store(s[2] / all.z, row + 2u, batch, head, quad);
+            store(s[3] / all.w, row + 3u, batch, head, quad);
+        }
+    }
+}
+
+fn store(value: vec4<f32>, query: u32, batch: u32, head: u32, quad: u32) {
+    if (query >= p.queries || quad >= p.head_quads) { return; }
+    y[(batch * p.queries + query) * p.q_quads + head * p.head_quads + quad] = encode_y(value);
+}

@@ -1,106 +1,87 @@
-// matmul_register.wgsl: y = epilogue(a * b), per batch.
+// matmul_register.wgsl: y = epilogue(A * w), A a matrix or (CONV) the patches of an image.
 // Work:      one invocation per 8 rows x 8 columns, held in registers; no workgroup memory.
 // Precision: f32 sums in the order of k.
-// Traffic:   a read N/8 times, b read M/8 times, y written once.
+// Traffic:   a read N/8 times, w read M/8 times, y written once.
 // variant: a=f32 w=f16 y=f32
 // variant: a=f16 w=bf16 y=f16 bias=f32 BIAS residual=f16 RESIDUAL
 // variant: a=f32 w=f32 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS
-struct Params {
-    m: u32,             // rows of a and y in one batch
-    n: u32,             // columns of b and y
-    k_quads: u32,       // quads in a row of a
-    batch_rows: u32,    // rows of y that share one row of batch_bias
-    b_stride: u32,      // quads from one batch's b to the next; 0 if all share it
-    activation: u32,
-    row_blocks: u32,    // blocks of 8 rows in one batch
-    first_row: u32,     // row of the whole y that the bound window starts at
-}
-var<immediate> p: Params;
+// variant: CONV a=f32 w=f16 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS
+// variant: CONV a=f16 w=f16 y=f16 bias=f16 BIAS residual=f16 RESIDUAL
+#import contraction
 
-@group(0) @binding(0) var<storage, read>       a: array<A4>;            // [batch, M, K]
-@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, K, N]
-#ifdef BIAS
-@group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [N]
-#endif
-#ifdef BATCH_BIAS
-@group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [M / batch_rows, N]
-#endif
-#ifdef RESIDUAL
-@group(0) @binding(4) var<storage, read>       residual: array<RESIDUAL4>;     // [batch, M, N]
-#endif
-@group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [batch, M, N]
+@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]
 
-#import epilogue
-
-// Lanes hold neighbouring column blocks of one row block: a is then loaded from one address by the whole workgroup.
+// Lanes hold neighbouring column blocks of one row block: a is then loaded from one address by the whole subgroup.
 @compute @workgroup_size(8, 4)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn main(
+    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+) {
     let n_quads = (p.n + 3u) / 4u;
-    let quad = id.x * 2u;
-    let block = id.y % p.row_blocks;
-    let batch = id.y / p.row_blocks;
-    let row = block * 8u;
-    if (quad >= n_quads || row >= p.m) { return; }
+    let row_blocks = (p.m + 7u) / 8u;
+    let quad = (group.x * 8u + local.x) * 2u;
+    let block = (group.y + group.z * groups.y) * 4u + local.y;
+    let batch = block / row_blocks;
+    if (quad >= n_quads || batch >= batches()) { return; }
     let second = min(quad + 1u, n_quads - 1u);
-    let k4 = p.k_quads;
     // Rows beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
-    let base = batch * p.m;
-    let last = p.m - 1u;
-    let a0 = (base + row) * k4;
-    let a1 = (base + min(row + 1u, last)) * k4;
-    let a2 = (base + min(row + 2u, last)) * k4;
-    let a3 = (base + min(row + 3u, last)) * k4;
-    let a4 = (base + min(row + 4u, last)) * k4;
-    let a5 = (base + min(row + 5u, last)) * k4;
-    let a6 = (base + min(row + 6u, last)) * k4;
-    let a7 = (base + min(row + 7u, last)) * k4;
-    var s00 = vec4<f32>(); var s01 = vec4<f32>();
-    var s10 = vec4<f32>(); var s11 = vec4<f32>();
-    var s20 = vec4<f32>(); var s21 = vec4<f32>();
-    var s30 = vec4<f32>(); var s31 = vec4<f32>();
-    var s40 = vec4<f32>(); var s41 = vec4<f32>();
-    var s50 = vec4<f32>(); var s51 = vec4<f32>();
-    var s60 = vec4<f32>(); var s61 = vec4<f32>();
-    var s70 = vec4<f32>(); var s71 = vec4<f32>();
-    var b = batch * p.b_stride;
-    for (var k = 0u; k < k4; k++) {
-        let x0 = decode_a(a[a0 + k]);
-        let x1 = decode_a(a[a1 + k]);
-        let x2 = decode_a(a[a2 + k]);
-        let x3 = decode_a(a[a3 + k]);
-        let x4 = decode_a(a[a4 + k]);
-        let x5 = decode_a(a[a5 + k]);
-        let x6 = decode_a(a[a6 + k]);
-        let x7 = decode_a(a[a7 + k]);
-        for (var i = 0u; i < 4u; i++) {
-            let w0 = decode_w(w[b + quad]);
-            let w1 = decode_w(w[b + second]);
-            b += n_quads;
-            s00 = fma(vec4<f32>(x0[i]), w0, s00); s01 = fma(vec4<f32>(x0[i]), w1, s01);
-            s10 = fma(vec4<f32>(x1[i]), w0, s10); s11 = fma(vec4<f32>(x1[i]), w1, s11);
-            s20 = fma(vec4<f32>(x2[i]), w0, s20); s21 = fma(vec4<f32>(x2[i]), w1, s21);
-            s30 = fma(vec4<f32>(x3[i]), w0, s30); s31 = fma(vec4<f32>(x3[i]), w1, s31);
-            s40 = fma(vec4<f32>(x4[i]), w0, s40); s41 = fma(vec4<f32>(x4[i]), w1, s41);
-            s50 = fma(vec4<f32>(x5[i]), w0, s50); s51 = fma(vec4<f32>(x5[i]), w1, s51);
-            s60 = fma(vec4<f32>(x6[i]), w0, s60); s61 = fma(vec4<f32>(x6[i]), w1, s61);
-            s70 = fma(vec4<f32>(x7[i]), w0, s70); s71 = fma(vec4<f32>(x7[i]), w1, s71);
+    let row = block % row_blocks * 8u;
+    let first = batch * p.m + row;
+    let last = batch * p.m + p.m - 1u;
+    let r0 = row_at(first);
+    let r1 = row_at(min(first + 1u, last));
+    let r2 = row_at(min(first + 2u, last));
+    let r3 = row_at(min(first + 3u, last));
+    let r4 = row_at(min(first + 4u, last));
+    let r5 = row_at(min(first + 5u, last));
+    let r6 = row_at(min(first + 6u, last));
+    let r7 = row_at(min(first + 7u, last));
+    var s0l = vec4<f32>(); var s0r = vec4<f32>();
+    var s1l = vec4<f32>(); var s1r = vec4<f32>();
+    var s2l = vec4<f32>(); var s2r = vec4<f32>();
+    var s3l = vec4<f32>(); var s3r = vec4<f32>();
+    var s4l = vec4<f32>(); var s4r = vec4<f32>();
+    var s5l = vec4<f32>(); var s5r = vec4<f32>();
+    var s6l = vec4<f32>(); var s6r = vec4<f32>();
+    var s7l = vec4<f32>(); var s7r = vec4<f32>();
+    var at = w_start(batch);
+    for (var tap = 0u; tap < taps(); tap++) {
+        let p0 = part_at(r0, tap);
+        let p1 = part_at(r1, tap);
+        let p2 = part_at(r2, tap);
+        let p3 = part_at(r3, tap);
+        let p4 = part_at(r4, tap);
+        let p5 = part_at(r5, tap);
+        let p6 = part_at(r6, tap);
+        let p7 = part_at(r7, tap);
+        for (var k = 0u; k < p.k_quads; k++) {
+            let w0 = at;
+            let w1 = w0 + n_quads;
+            let w2 = w1 + n_quads;
+            let w3 = w2 + n_quads;
+            at = w3 + n_quads;
+            let left = mat4x4<f32>(
+                decode_w(w[w0 + quad]), decode_w(w[w1 + quad]), decode_w(w[w2 + quad]), decode_w(w[w3 + quad]));
+            let right = mat4x4<f32>(
+                decode_w(w[w0 + second]), decode_w(w[w1 + second]), decode_w(w[w2 + second]), decode_w(w[w3 + second]));
+            let x0 = load_part(p0, k); s0l = fma4(x0, left, s0l); s0r = fma4(x0, right, s0r);
+            let x1 = load_part(p1, k); s1l = fma4(x1, left, s1l); s1r = fma4(x1, right, s1r);
+            let x2 = load_part(p2, k); s2l = fma4(x2, left, s2l); s2r = fma4(x2, right, s2r);
+            let x3 = load_part(p3, k); s3l = fma4(x3, left, s3l); s3r = fma4(x3, right, s3r);
+            let x4 = load_part(p4, k); s4l = fma4(x4, left, s4l); s4r = fma4(x4, right, s4r);
+            let x5 = load_part(p5, k); s5l = fma4(x5, left, s5l); s5r = fma4(x5, right, s5r);
+            let x6 = load_part(p6, k); s6l = fma4(x6, left, s6l); s6r = fma4(x6, right, s6r);
+            let x7 = load_part(p7, k); s7l = fma4(x7, left, s7l); s7r = fma4(x7, right, s7r);
         }
     }
-    let y_row = base + row;
-    let rows = min(p.m - row, 8u);
-    let two = quad + 1u < n_quads;
-    store_pair(s00, s01, y_row, quad, two);
-    if (rows > 1u) { store_pair(s10, s11, y_row + 1u, quad, two); }
-    if (rows > 2u) { store_pair(s20, s21, y_row + 2u, quad, two); }
-    if (rows > 3u) { store_pair(s30, s31, y_row + 3u, quad, two); }
-    if (rows > 4u) { store_pair(s40, s41, y_row + 4u, quad, two); }
-    if (rows > 5u) { store_pair(s50, s51, y_row + 5u, quad, two); }
-    if (rows > 6u) { store_pair(s60, s61, y_row + 6u, quad, two); }
-    if (rows > 7u) { store_pair(s70, s71, y_row + 7u, quad, two); }
-}
-
-fn store_pair(left: vec4<f32>, right: vec4<f32>, row: u32, quad: u32, two: bool) {
-    let batch = (row + p.first_row) / p.batch_rows;
-    store_sum(left, row, quad, batch);
-    if (two) { store_sum(right, row, quad + 1u, batch); }
+    var sums = array<vec4<f32>, 16>(
+        s0l, s0r, s1l, s1r, s2l, s2r, s3l, s3r,
+        s4l, s4r, s5l, s5r, s6l, s6r, s7l, s7r,
+    );
+    for (var i = 0u; i < min(p.m - row, 8u); i++) {
+        let bias_row = (first + i + p.first_row) / p.batch_rows;
+        store_sum(sums[i * 2u], first + i, quad, bias_row);
+        if (second != quad) { store_sum(sums[i * 2u + 1u], first + i, second, bias_row); }
+    }
 }

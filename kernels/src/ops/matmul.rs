@@ -4,20 +4,20 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::bands::bands;
+use super::contraction::{Band, Contraction};
 use super::{Epilogue, check_count, check_float, check_whole, f16, f32, shape_error};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
-use crate::op::{Absorbed, Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant};
+use crate::op::{Absorbed, Attributes, Caps, Case, Cost, Op, OpError, Variant};
 use crate::types::{DType, LANES, TensorType};
-use crate::wgsl::Shader;
 
 /// Matrix product over the innermost dimension of `a`, batched over the dimensions before.
 ///
 /// `y[.., m, n] = epilogue(sum_k a[.., m, k] * w[.., k, n])`
 ///
 /// # Shapes    `a: [.., M, K]` f32 | f16; `w: [K', N]` shared by all batches or `[.., K', N]`, any dtype, where `K'` is `K`
-///             rounded up to a multiple of 4 (rows from `K` on are not used, and finite); then [`Epilogue`]'s ->
-///             `y: [.., M, N]` as `a`
+/// rounded up to a multiple of 4 (rows from `K` on are not used, and finite); then [`Epilogue`]'s ->
+/// `y: [.., M, N]` as `a`
 /// # Numerics  class Contraction over K
 /// # Source    torch.nn.functional.linear with the weight transposed; torch.matmul
 #[derive(Clone, Debug, Default)]
@@ -50,50 +50,26 @@ impl MatMul {
         Extents { batch: rows / m.max(1), m, k, n, batched_w: true, batch_rows }
     }
 
-    fn register(&self, inputs: &[TensorType], caps: &Caps) -> Result<Variant, OpError> {
+    fn contraction<'a>(&'a self, inputs: &'a [TensorType], caps: &Caps) -> Result<Contraction<'a>, OpError> {
         let (a, w) = (&inputs[0], &inputs[1]);
         let e = Self::extents(a, w);
         let y = self.infer(inputs)?;
         check_whole(self.name(), "w", w, caps)?;
-        let bands = bands(self.name(), &[a, &y], caps)?;
-        if e.batched_w && bands.len() > 1 {
-            check_whole(self.name(), "a", a, caps)?;
-            check_whole(self.name(), "y", &y, caps)?;
+        let mut banded = vec![a, &y];
+        banded.extend(self.epilogue.residual.then(|| inputs.last().expect("inferred")));
+        if e.batched_w {
+            for (name, ty) in ["a", "y", "residual"].into_iter().zip(&banded) {
+                check_whole(self.name(), name, ty, caps)?;
+            }
         }
-        let shader = Shader::new("matmul_register")
-            .encoding("a", a.dtype)
-            .encoding("w", w.dtype)
-            .encoding("y", y.dtype);
-        let shader = self.epilogue.specialise(shader, inputs, 2);
-        let dispatches = bands
+        let w_stride = if e.batched_w { w.shape[w.shape.len() - 2] * w.quads() } else { 0 };
+        let addressing = vec![e.batch as u32, w_stride as u32];
+        let bands = bands(self.name(), &banded, caps)?
             .into_iter()
-            .map(|(first, rows)| {
-                let m = if e.batched_w { e.m } else { rows };
-                let row_blocks = m.div_ceil(8);
-                let mut binds = vec![
-                    Bind::read(0, Operand::Input(0)).rows(a, first, rows),
-                    Bind::read(1, Operand::Input(1)),
-                    Bind::write(5, Operand::Output).rows(&y, first, rows),
-                ];
-                binds.extend(self.epilogue.binds(inputs, 2, first, rows));
-                let b_stride = if e.batched_w { w.shape[w.shape.len() - 2] * w.quads() } else { 0 };
-                Dispatch {
-                    shader: shader.clone(),
-                    binds,
-                    params: [m, e.n, a.quads(), e.batch_rows, b_stride]
-                        .map(|v| v as u32)
-                        .into_iter()
-                        .chain([
-                            super::Activation::number(self.epilogue.activation),
-                            row_blocks as u32,
-                            first as u32,
-                        ])
-                        .collect(),
-                    grid: [y.quads().div_ceil(16) as u32, (row_blocks * e.batch).div_ceil(4) as u32, 1],
-                }
-            })
+            .map(|rows| Band { y: rows, a: rows, addressing: addressing.clone() })
             .collect();
-        Ok(Variant { name: "matmul_register", dispatches, scratch: Vec::new() })
+        let (epilogue, batch_rows) = (&self.epilogue, e.batch_rows);
+        Ok(Contraction { inputs, y, epilogue, batch_rows, batches: e.batch, conv: false, bands })
     }
 }
 
@@ -153,7 +129,7 @@ impl Op for MatMul {
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
-        Ok(vec![self.register(inputs, caps)?])
+        Ok(self.contraction(inputs, caps)?.variants(caps))
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {

@@ -4,6 +4,8 @@ mod activation;
 mod attention;
 mod bands;
 mod binary;
+mod contraction;
+mod conv2d;
 mod epilogue;
 mod group_norm;
 mod layer_norm;
@@ -12,6 +14,7 @@ mod matmul;
 pub use activation::{Activate, Activation};
 pub use attention::Attention;
 pub use binary::{Add, Mul};
+pub use conv2d::Conv2d;
 pub use epilogue::Epilogue;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
@@ -29,6 +32,7 @@ pub fn cases() -> Vec<Case> {
         &Add,
         &Mul,
         &MatMul::default(),
+        &Conv2d::default(),
         &GroupNorm { groups: 32, eps: 1e-5, silu: false },
         &LayerNorm { eps: 1e-5 },
         &Attention { heads: 1, kv_heads: 1, causal: false, scale: None },

@@ -1,0 +1,140 @@
+//! The shaders that [`MatMul`](super::MatMul) and [`Conv2d`](super::Conv2d) share: `wgsl/matmul_*.wgsl`.
+
+use super::{Activation, Epilogue};
+use crate::op::{Bind, Caps, Dispatch, Operand, Subgroups, Variant, fold_grid};
+use crate::types::TensorType;
+use crate::wgsl::Shader;
+
+/// Tiles from which on `matmul_tiled` occupies a large GPU with its larger tile; below, smaller tiles spread better.
+const TILES_OF_128_ROWS: usize = 256;
+
+/// `y = epilogue(A * w)`, where `A` is a matrix or the patches of an image, and how its rows are split.
+pub(super) struct Contraction<'a> {
+    /// Types of `a`, `w` and the epilogue's operands.
+    pub inputs: &'a [TensorType],
+    /// Type of the result.
+    pub y: TensorType,
+    /// What follows the sums.
+    pub epilogue: &'a Epilogue,
+    /// Rows of the result that share one row of the epilogue's batch bias.
+    pub batch_rows: usize,
+    /// Products with a `w` of their own.
+    pub batches: usize,
+    /// Whether `A` is the patches of an image.
+    pub conv: bool,
+    /// Cover the rows of the result once.
+    pub bands: Vec<Band>,
+}
+
+/// The rows of the result that one dispatch computes.
+pub(super) struct Band {
+    /// First row and rows of the result.
+    pub y: (usize, usize),
+    /// First row and rows of `a` that they need.
+    pub a: (usize, usize),
+    /// Words of `Params` from `batches` (a matrix) or `first_pixel` (patches) on.
+    pub addressing: Vec<u32>,
+}
+
+/// One of the shaders.
+#[derive(Clone, Copy)]
+enum Algorithm {
+    /// Registers alone.
+    Register,
+    /// Registers and subgroup shuffles, for software Vulkan.
+    Broadcast,
+    /// Registers and workgroup memory; rows of a tile.
+    Tiled(usize),
+}
+
+impl Algorithm {
+    fn name(self, conv: bool) -> &'static str {
+        match (self, conv) {
+            (Algorithm::Register, false) => "matmul_register",
+            (Algorithm::Register, true) => "conv2d_register",
+            (Algorithm::Broadcast, false) => "matmul_broadcast",
+            (Algorithm::Broadcast, true) => "conv2d_broadcast",
+            (Algorithm::Tiled(64), false) => "matmul_tiled_64",
+            (Algorithm::Tiled(64), true) => "conv2d_tiled_64",
+            (Algorithm::Tiled(_), false) => "matmul_tiled_128",
+            (Algorithm::Tiled(_), true) => "conv2d_tiled_128",
+        }
+    }
+
+    fn shader(self) -> Shader {
+        match self {
+            Algorithm::Register => Shader::new("matmul_register"),
+            Algorithm::Broadcast => Shader::new("matmul_broadcast").with_subgroups(),
+            Algorithm::Tiled(rows) => Shader::new("matmul_tiled").constant("ROW_THREADS", rows as u32 / 8),
+        }
+    }
+
+    /// Workgroups for `batches` products of `m` rows and `quads` quads of columns.
+    fn grid(self, m: usize, batches: usize, quads: usize, caps: &Caps) -> [u32; 3] {
+        let fold = |blocks: usize| fold_grid(blocks as u64, caps.max_groups_per_axis);
+        match self {
+            Algorithm::Register => {
+                let [y, z, _] = fold((m.div_ceil(8) * batches).div_ceil(4));
+                [quads.div_ceil(16) as u32, y, z]
+            }
+            Algorithm::Broadcast | Algorithm::Tiled(_) => {
+                let rows = if let Algorithm::Tiled(rows) = self { rows } else { 16 };
+                let [x, y, _] = fold(m.div_ceil(rows) * batches);
+                [x, y, quads.div_ceil(16) as u32]
+            }
+        }
+    }
+}
+
+impl Contraction<'_> {
+    /// Every way to compute it: on a CPU the register tile beats workgroup memory, and shuffles beat both.
+    pub(super) fn variants(&self, caps: &Caps) -> Vec<Variant> {
+        let (m, quads) = (self.y.rows(), self.y.quads());
+        let (small, large) = (Algorithm::Tiled(64), Algorithm::Tiled(128));
+        let many = m.div_ceil(128) * quads.div_ceil(16) >= TILES_OF_128_ROWS;
+        let mut algorithms = if many { vec![small, large] } else { vec![large, small] };
+        if caps.software {
+            algorithms.push(Algorithm::Register);
+        } else {
+            algorithms.insert(0, Algorithm::Register);
+        }
+        let subgroups_of_8 = caps.subgroups == Some(Subgroups { min: 8, max: 8 });
+        if caps.software && subgroups_of_8 && self.y.channels().is_multiple_of(8) {
+            algorithms.push(Algorithm::Broadcast);
+        }
+        algorithms.into_iter().map(|algorithm| self.variant(algorithm, caps)).collect()
+    }
+
+    fn variant(&self, algorithm: Algorithm, caps: &Caps) -> Variant {
+        let (a, w) = (&self.inputs[0], &self.inputs[1]);
+        let shader = algorithm
+            .shader()
+            .flag("CONV", self.conv)
+            .encoding("a", a.dtype)
+            .encoding("w", w.dtype)
+            .encoding("y", self.y.dtype);
+        let shader = self.epilogue.specialise(shader, self.inputs, 2);
+        let activation = Activation::number(self.epilogue.activation);
+        let dispatches = self
+            .bands
+            .iter()
+            .map(|band| {
+                let (first, rows) = band.y;
+                let m = rows / self.batches;
+                let mut binds = vec![
+                    Bind::read(0, Operand::Input(0)).rows(a, band.a.0, band.a.1),
+                    Bind::read(1, Operand::Input(1)),
+                    Bind::write(5, Operand::Output).rows(&self.y, first, rows),
+                ];
+                binds.extend(self.epilogue.binds(self.inputs, 2, first, rows));
+                let mut params =
+                    [m, self.y.channels(), a.quads(), self.batch_rows].map(|v| v as u32).to_vec();
+                params.extend([activation, first as u32]);
+                params.extend(&band.addressing);
+                let grid = algorithm.grid(m, self.batches, self.y.quads(), caps);
+                Dispatch { shader: shader.clone(), binds, params, grid }
+            })
+            .collect();
+        Variant { name: algorithm.name(self.conv), dispatches, scratch: Vec::new() }
+    }
+}

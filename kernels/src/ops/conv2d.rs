@@ -1,0 +1,277 @@
+//! Two-dimensional convolution.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::bands::aligned_rows;
+use super::contraction::{Band, Contraction};
+use super::{
+    Activation, Epilogue, MatMul, check_count, check_float, check_shape, check_whole, f16, f32, shape_error,
+};
+use crate::check::Class;
+use crate::host_tensor::HostTensor;
+use crate::op::{Absorbed, Attributes, Caps, Case, Cost, Op, OpError, Variant};
+use crate::types::{DType, LANES, Shape, TensorType};
+
+/// Convolution (cross-correlation) over the two dimensions before the innermost, with zero padding.
+///
+/// `y[b, i, j, o] = epilogue(sum_(u, v, c) x[b, i * stride_y + u - top, j * stride_x + v - left, c] * w[u, v, c, o])`
+///
+/// # Shapes    `x: [B, H, W, C]` f32 | f16; `w: [KH, KW, C', O]`, any dtype, where `C'` is `C` rounded up to a multiple of 4
+/// (rows from `C` on are not used, and finite); then [`Epilogue`]'s -> `y: [B, OH, OW, O]` as `x`
+/// # Units     `stride`, `padding`: pixels of `x`
+/// # Numerics  class Contraction over KH * KW * C
+/// # Errors    [`OpError::Shape`] if a stride is 0 or the kernel exceeds the padded image
+/// # Source    torch.nn.functional.conv2d with the weight permuted from OIHW
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    /// Step along H and W.
+    pub stride: [usize; 2],
+    /// Zeros around the image: top, bottom, left, right.
+    pub padding: [usize; 4],
+    /// What follows the sums.
+    pub epilogue: Epilogue,
+}
+
+impl Default for Conv2d {
+    /// Stride 1, no padding.
+    fn default() -> Self {
+        Conv2d { stride: [1, 1], padding: [0; 4], epilogue: Epilogue::default() }
+    }
+}
+
+impl Conv2d {
+    /// Whether every output pixel depends on one input pixel, in order: a matrix product.
+    fn is_pointwise(&self, w: &TensorType) -> bool {
+        self.stride == [1, 1] && self.padding == [0; 4] && w.shape[..2] == [1, 1]
+    }
+
+    /// The pixels of `x`, as `(first, count)`, that `pixels` of `y` depend on. Pixels are counted across the batch.
+    fn input_pixels(
+        &self,
+        x: &TensorType,
+        w: &TensorType,
+        y: &TensorType,
+        pixels: (usize, usize),
+    ) -> (usize, usize) {
+        let (height, width) = (x.shape[1], x.shape[2]);
+        let (out_height, out_width) = (y.shape[1], y.shape[2]);
+        // The image of an output pixel and the input row under the top of the kernel, padding counted.
+        let top = |pixel: usize| {
+            let row = pixel / out_width;
+            (row / out_height * height, row % out_height * self.stride[0])
+        };
+        let (first_image, first_top) = top(pixels.0);
+        let (last_image, last_top) = top(pixels.0 + pixels.1 - 1);
+        let first = first_image + first_top.saturating_sub(self.padding[0]).min(height - 1);
+        let end = last_image + (last_top + w.shape[0]).saturating_sub(self.padding[0]).clamp(1, height);
+        (first * width, end.saturating_sub(first).max(1) * width)
+    }
+
+    /// Bands of output pixels whose windows on `x`, the result and the residual may be bound.
+    fn bands(&self, inputs: &[TensorType], y: &TensorType, caps: &Caps) -> Result<Vec<Band>, OpError> {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        let mut banded = vec![y];
+        banded.extend(self.epilogue.residual.then(|| inputs.last().expect("inferred")));
+        let aligned = |ty: &TensorType| aligned_rows(ty.row_bytes(), caps.binding_alignment) as usize;
+        // All are powers of two: the largest is a multiple of the others.
+        let step = banded.iter().map(|ty| aligned(ty)).max().unwrap_or(1);
+        let x_step = aligned(x);
+        let split = |rows: usize| -> Vec<((usize, usize), (usize, usize))> {
+            let bands = (0..y.rows()).step_by(rows).map(|first| (first, rows.min(y.rows() - first)));
+            bands
+                .map(|pixels| {
+                    let (first, count) = self.input_pixels(x, w, y, pixels);
+                    let start = first / x_step * x_step;
+                    (pixels, (start, count + first - start))
+                })
+                .collect()
+        };
+        let fits = |rows: usize, ty: &TensorType| rows as u64 * ty.row_bytes() <= caps.max_binding_bytes;
+        let mut rows = y.rows().max(1);
+        loop {
+            let bands = split(rows);
+            let widest = bands.iter().map(|(_, x)| x.1).max().unwrap_or(0);
+            if banded.iter().all(|ty| fits(rows, ty)) && fits(widest, x) {
+                let band = |(pixels, x): ((usize, usize), (usize, usize))| Band {
+                    y: pixels,
+                    a: x,
+                    addressing: self.addressing(inputs, y, x.0),
+                };
+                return Ok(bands.into_iter().map(band).collect());
+            }
+            if rows <= step {
+                let bytes = widest as u64 * x.row_bytes();
+                let limit = caps.max_binding_bytes;
+                return Err(OpError::TooLarge { op: self.name(), operand: "rows", bytes, limit });
+            }
+            rows = (rows / 2).next_multiple_of(step);
+        }
+    }
+
+    fn addressing(&self, inputs: &[TensorType], y: &TensorType, first_pixel: usize) -> Vec<u32> {
+        let (x, w) = (&inputs[0].shape, &inputs[1].shape);
+        let [top, _, left, _] = self.padding;
+        let [stride_y, stride_x] = self.stride;
+        [first_pixel, x[1], x[2], y.shape[2], w[0], w[1], stride_y, stride_x, top, left]
+            .map(|v| v as u32)
+            .to_vec()
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn attributes(&self) -> Attributes {
+        let mut attributes = vec![("stride", self.stride[..].into()), ("padding", self.padding[..].into())];
+        attributes.extend(self.epilogue.attributes());
+        attributes
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        check_count(self, inputs, 2 + self.epilogue.operands())?;
+        let (x, w) = (&inputs[0], &inputs[1]);
+        check_float(self, "x", x)?;
+        if x.shape.len() != 4 {
+            return Err(shape_error(self, "x", "[B, H, W, C]", x));
+        }
+        let rows = x.channels().next_multiple_of(LANES);
+        if w.shape.len() != 4 {
+            return Err(shape_error(self, "w", format!("[KH, KW, {rows}, O]"), w));
+        }
+        check_shape(self, "w", w, &[w.shape[0], w.shape[1], rows, w.channels()])?;
+        if self.stride.contains(&0) || w.shape[..2].contains(&0) {
+            let (expected, found) =
+                ("a stride and a kernel of at least 1".to_owned(), Shape::from(self.stride));
+            return Err(OpError::Shape { op: self.name(), operand: "w", expected, found });
+        }
+        let [top, bottom, left, right] = self.padding;
+        let mut shape = [x.shape[0], 0, 0, w.channels()];
+        for (axis, padding) in [(0, top + bottom), (1, left + right)] {
+            let steps = (x.shape[1 + axis] + padding).checked_sub(w.shape[axis]);
+            let steps = steps.ok_or_else(|| {
+                shape_error(self, "x", format!("an image that holds a kernel of {}", w.shape), x)
+            })?;
+            shape[1 + axis] = steps / self.stride[axis] + 1;
+        }
+        let y = TensorType::new(x.dtype, shape);
+        self.epilogue.check(self, &inputs[2..], &y, x.shape[0])?;
+        Ok(y)
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let y = self.infer(&types).expect("inferred");
+        let (x, w) = (inputs[0], inputs[1]);
+        let [_, height, width, channels] = extents(x.ty());
+        let [kernel_height, kernel_width, w_rows, columns] = extents(w.ty());
+        let [batch, out_height, out_width, _] = extents(&y);
+        let mut sums = vec![0.0f64; columns];
+        let mut data = Vec::with_capacity(y.shape.elements());
+        for pixel in 0..batch * out_height * out_width {
+            let (row, j) = (pixel / out_width, pixel % out_width);
+            let (b, i) = (row / out_height, row % out_height);
+            sums.fill(0.0);
+            for (u, v) in (0..kernel_height).flat_map(|u| (0..kernel_width).map(move |v| (u, v))) {
+                let iy = (i * self.stride[0] + u).checked_sub(self.padding[0]).filter(|iy| *iy < height);
+                let ix = (j * self.stride[1] + v).checked_sub(self.padding[2]).filter(|ix| *ix < width);
+                let (Some(iy), Some(ix)) = (iy, ix) else { continue };
+                for c in 0..channels {
+                    let value = x.at(((b * height + iy) * width + ix) * channels + c);
+                    let at = ((u * kernel_width + v) * w_rows + c) * columns;
+                    let w_row = &w.data()[at..at + columns];
+                    sums.iter_mut().zip(w_row).for_each(|(sum, w)| *sum += value * f64::from(*w));
+                }
+            }
+            for (column, sum) in sums.iter().enumerate() {
+                let index = pixel * columns + column;
+                let value = self.epilogue.apply(*sum, index, columns, out_height * out_width, &inputs[2..]);
+                data.push(value as f32);
+            }
+        }
+        HostTensor::new(y, data)
+    }
+
+    fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        let y = self.infer(inputs)?;
+        let w = &inputs[1];
+        if self.is_pointwise(w) {
+            let mut inputs = inputs.to_vec();
+            inputs[1] = TensorType::new(w.dtype, &w.shape[2..]);
+            return MatMul { epilogue: self.epilogue.clone() }.variants(&inputs, caps);
+        }
+        check_whole(self.name(), "w", w, caps)?;
+        let contraction = Contraction {
+            inputs,
+            bands: self.bands(inputs, &y, caps)?,
+            batch_rows: y.shape[1] * y.shape[2],
+            y,
+            epilogue: &self.epilogue,
+            batches: 1,
+            conv: true,
+        };
+        Ok(contraction.variants(caps))
+    }
+
+    fn cost(&self, inputs: &[TensorType]) -> Cost {
+        let y = self.infer(inputs).expect("inferred");
+        let [kernel_height, kernel_width, _, columns] = extents(&inputs[1]);
+        let terms = kernel_height * kernel_width * inputs[0].channels();
+        Cost::new(2 * (y.rows() * columns * terms) as u64, inputs, &y)
+    }
+
+    fn class(&self, inputs: &[TensorType]) -> Class {
+        Class::Contraction { k: inputs[1].shape[0] * inputs[1].shape[1] * inputs[0].channels() }
+    }
+
+    fn absorb(&self, next: &dyn Op, slot: usize, types: &[TensorType]) -> Option<Absorbed> {
+        let (epilogue, extra_operands) = self.epilogue.absorb(next, slot, types)?;
+        Some(Absorbed { op: Arc::new(Conv2d { epilogue, ..self.clone() }), extra_operands })
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let same = Conv2d { padding: [1; 4], ..Conv2d::default() };
+        let down = Conv2d { stride: [2, 2], ..same.clone() };
+        // What the VAE's encoder does before each of its halvings.
+        let down_right = Conv2d { stride: [2, 2], padding: [0, 1, 0, 1], ..Conv2d::default() };
+        let wide = Conv2d { stride: [1, 3], padding: [0, 2, 3, 4], ..Conv2d::default() };
+        let mut cases = Vec::new();
+        for (conv, image, kernel, columns) in [
+            (&same, [1, 1, 1, 1], [3, 3], 1),
+            (&same, [1, 5, 7, 3], [3, 3], 8),
+            (&same, [2, 9, 8, 12], [3, 3], 72),
+            (&same, [1, 6, 5, 10], [3, 3], 30),
+            (&same, [1, 12, 12, 20], [3, 3], 136),
+            (&down, [2, 7, 9, 8], [3, 3], 16),
+            (&down_right, [1, 8, 6, 4], [3, 3], 24),
+            (&wide, [2, 6, 11, 7], [2, 5], 17),
+            (&Conv2d::default(), [2, 3, 5, 16], [1, 1], 8),
+            (&Conv2d { stride: [2, 2], ..Conv2d::default() }, [1, 5, 4, 8], [1, 1], 8),
+        ] {
+            let w = [kernel[0], kernel[1], usize::next_multiple_of(image[3], LANES), columns];
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                cases.push(Case::new(conv.clone(), [f32(image), TensorType::new(dtype, w)]));
+            }
+            cases.push(Case::new(conv.clone(), [f16(image), f16(w)]));
+        }
+        let full =
+            Epilogue { bias: true, batch_bias: true, activation: Some(Activation::Silu), residual: true };
+        for columns in [18, 24] {
+            let y = [2, 4, 3, columns];
+            let types =
+                [f32([2, 4, 3, 8]), f16([3, 3, 8, columns]), f32([columns]), f32([2, columns]), f32(y)];
+            cases.push(Case::new(Conv2d { epilogue: full.clone(), ..same.clone() }, types));
+        }
+        cases
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn extents(ty: &TensorType) -> [usize; 4] {
+    [ty.shape[0], ty.shape[1], ty.shape[2], ty.shape[3]]
+}

@@ -1,0 +1,91 @@
+// y = epilogue(A * w): parameters, operands, and where a row of A lies.
+// For a matrix product A is a. With CONV, row m of A is the patch of the image under output pixel m, [B*OH*OW, KH*KW*C], never
+// materialised: its part under one tap of the kernel is the C channels of one input pixel, or zero outside the image.
+// The including file declares w.
+struct Params {
+    m: u32,                             // rows of A and y, in one batch if w is batched, in the bound window
+    n: u32,                             // columns of w and y
+    k_quads: u32,                       // quads in a row of a
+    batch_rows: u32,                    // rows of y that share one row of batch_bias
+    activation: u32,
+    first_row: u32,                     // row of the whole y that the bound window starts at
+#ifdef CONV
+    first_pixel: u32,                   // pixel of the whole a that the bound window starts at
+    height: u32, width: u32,            // H, W
+    out_width: u32,                     // OW
+    kernel_height: u32, kernel_width: u32,
+    stride_y: u32, stride_x: u32,
+    pad_top: u32, pad_left: u32,
+#else
+    batches: u32,                       // products in the bound window; 1 if all rows share w
+    w_stride: u32,                      // quads from one batch's w to the next
+#endif
+}
+var<immediate> p: Params;
+
+#ifdef CONV
+@group(0) @binding(0) var<storage, read>       a: array<A4>;            // [B, H, W, C]
+#else
+@group(0) @binding(0) var<storage, read>       a: array<A4>;            // [batch, M, K]
+#endif
+#ifdef BIAS
+@group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [N]
+#endif
+#ifdef BATCH_BIAS
+@group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [rows / batch_rows, N]
+#endif
+#ifdef RESIDUAL
+@group(0) @binding(4) var<storage, read>       residual: array<RESIDUAL4>;     // [rows, N]
+#endif
+@group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [rows, N]
+
+#import epilogue
+
+#ifdef CONV
+// The patch of an output pixel: its corner in image coordinates, and pixel (0, 0) of its image in the window of a.
+struct Row { image: i32, top: i32, left: i32 }
+
+const OUTSIDE = 0xffffffffu;
+
+fn taps() -> u32 { return p.kernel_height * p.kernel_width; }
+
+fn row_at(index: u32) -> Row {
+    let pixel = index + p.first_row;
+    let inside = pixel % p.batch_rows;
+    return Row(
+        i32(pixel / p.batch_rows * p.height * p.width) - i32(p.first_pixel),
+        i32(inside / p.out_width * p.stride_y) - i32(p.pad_top),
+        i32(inside % p.out_width * p.stride_x) - i32(p.pad_left));
+}
+
+// Where the part of a row under a tap starts in a, in quads.
+fn part_at(row: Row, tap: u32) -> u32 {
+    let iy = row.top + i32(tap / p.kernel_width);
+    let ix = row.left + i32(tap % p.kernel_width);
+    // A negative coordinate is a large unsigned one.
+    let inside = u32(iy) < p.height && u32(ix) < p.width;
+    return select(OUTSIDE, u32(row.image + iy * i32(p.width) + ix) * p.k_quads, inside);
+}
+
+fn load_part(start: u32, k: u32) -> vec4<f32> {
+    let inside = start != OUTSIDE;
+    return select(vec4<f32>(), decode_a(a[select(0u, start, inside) + k]), inside);
+}
+
+fn batches() -> u32 { return 1u; }
+fn w_start(batch: u32) -> u32 { return 0u; }
+#else
+struct Row { start: u32 }
+
+fn taps() -> u32 { return 1u; }
+fn row_at(index: u32) -> Row { return Row(index * p.k_quads); }
+fn part_at(row: Row, tap: u32) -> u32 { return row.start; }
+fn load_part(start: u32, k: u32) -> vec4<f32> { return decode_a(a[start + k]); }
+fn batches() -> u32 { return p.batches; }
+fn w_start(batch: u32) -> u32 { return batch * p.w_stride; }
+#endif
+
+// sum + x * w for four terms of k: x holds one row's terms, w four columns of each.
+fn fma4(x: vec4<f32>, w: mat4x4<f32>, sum: vec4<f32>) -> vec4<f32> {
+    return fma(x.wwww, w[3], fma(x.zzzz, w[2], fma(x.yyyy, w[1], fma(x.xxxx, w[0], sum))));
+}

@@ -1,10 +1,21 @@
 //! How photogram turns a graph of tensors into a picture on a GPU.
 //!
-//! Modules in processing order: [`graph`] says what is computed, [`plan`] in which order and memory, [`device`] runs it,
-//! [`reference`](mod@reference) runs it on the CPU for comparison.
+//! Modules in processing order: [`models`] are built from [`nn`]'s layers into a [`graph`], whose parameters [`weights`] takes
+//! from a checkpoint; [`plan`] puts it in order and memory, [`device`] runs it. [`samplers`] and [`noise`] are arithmetic on
+//! the host, and [`pipelines`] is where all of it becomes a picture. [`reference`](mod@reference) runs a graph on the CPU and
+//! [`validate`] compares.
 
 pub mod device;
+mod error;
 pub mod graph;
+pub mod models;
+pub mod nn;
+pub mod noise;
+pub mod pipelines;
 pub mod plan;
 pub mod reference;
+pub mod samplers;
 pub mod validate;
+pub mod weights;
+
+pub use error::{Error, ErrorKind};

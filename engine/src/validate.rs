@@ -61,7 +61,7 @@ pub async fn validate_case(gpu: &Gpu, case: &Case) -> Result<Vec<Verdict>, Valid
         .enumerate()
         .map(|(i, ty)| graph.input(&format!("operand {i}"), ty.clone(), Rate::Step))
         .collect();
-    let result = graph.apply_arc(case.op.clone(), &ids)?;
+    let result = graph.apply_arc(case.op.name(), case.op.clone(), &ids)?;
     graph.output(result);
     let output = graph.ty(result).clone();
 

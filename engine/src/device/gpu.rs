@@ -1,5 +1,6 @@
 //! An open device: memory, submission and waiting, with every failure as a value.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,6 +15,8 @@ use super::transfer::Staging;
 
 /// How long one wait lasts before the device is looked at again.
 const POLL: Duration = Duration::from_millis(250);
+/// Submissions that may be unfinished at once.
+const MAX_IN_FLIGHT: usize = 2;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
@@ -34,6 +37,8 @@ struct Inner {
     checks_shaders: bool,
     pipelines: Pipelines,
     staging: Mutex<Option<Staging>>,
+    /// Submissions that may still run, oldest first.
+    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     failure: Arc<OnceLock<DeviceError>>,
     held_bytes: Arc<AtomicU64>,
     peak_bytes: AtomicU64,
@@ -191,6 +196,7 @@ impl Gpu {
                 checks_shaders: options.checked_shaders,
                 pipelines: Pipelines::default(),
                 staging: Mutex::new(None),
+                in_flight: Mutex::default(),
                 failure,
                 held_bytes: Arc::default(),
                 peak_bytes: AtomicU64::new(0),
@@ -296,6 +302,20 @@ impl Gpu {
                 Ok(Err(other)) => return Err(DeviceError::Refused { message: other.to_string() }),
                 Err(_) => return Err(DeviceError::Lost { reason: "the driver failed a wait".to_owned() }),
             }
+        }
+    }
+
+    /// Notes a submission, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the host must not run ahead of an
+    /// interrupt, nor of memory.
+    pub(super) async fn throttle(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
+        let oldest = {
+            let mut queue = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.push_back(submission);
+            if queue.len() > MAX_IN_FLIGHT { queue.pop_front() } else { None }
+        };
+        match oldest {
+            Some(oldest) => self.wait(oldest).await,
+            None => Ok(()),
         }
     }
 

@@ -90,12 +90,9 @@ impl Program {
         let limit = if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION };
         let chosen: Vec<usize> =
             (0..self.launches.len()).filter(|l| rates.contains(&self.step(*l).rate)).collect();
-        let mut previous: Option<wgpu::SubmissionIndex> = None;
         for batch in batches(&chosen, |l| self.flops(*l), limit) {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
-            if let Some(earlier) = previous.replace(submission) {
-                gpu.wait(earlier).await?;
-            }
+            gpu.throttle(submission).await?;
         }
         gpu.check()
     }

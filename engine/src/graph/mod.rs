@@ -98,8 +98,6 @@ pub struct GraphError {
 pub struct Graph {
     values: Vec<Value>,
     outputs: Vec<ValueId>,
-    /// Path that names of new operations start with.
-    scope: Vec<String>,
 }
 
 impl Graph {
@@ -122,43 +120,40 @@ impl Graph {
         }
     }
 
-    /// The result of `op` on `inputs`.
+    /// The result of `op` on `inputs`, called `name`.
     ///
     /// # Errors
-    /// [`GraphError`] naming the module path and what the operation expects.
-    pub fn apply(&mut self, op: impl Op, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
-        self.apply_arc(Arc::new(op), inputs)
+    /// [`GraphError`] with that name and what the operation expects.
+    pub fn apply(
+        &mut self,
+        name: impl Into<String>,
+        op: impl Op,
+        inputs: &[ValueId],
+    ) -> Result<ValueId, GraphError> {
+        self.apply_arc(name, Arc::new(op), inputs)
     }
 
     /// [`Graph::apply`] for an operation that is shared already.
     ///
     /// # Errors
     /// As [`Graph::apply`].
-    pub fn apply_arc(&mut self, op: Arc<dyn Op>, inputs: &[ValueId]) -> Result<ValueId, GraphError> {
-        let name = self.path(op.name());
+    pub fn apply_arc(
+        &mut self,
+        name: impl Into<String>,
+        op: Arc<dyn Op>,
+        inputs: &[ValueId],
+    ) -> Result<ValueId, GraphError> {
+        let name = name.into();
         let types: Vec<TensorType> = inputs.iter().map(|id| self.ty(*id).clone()).collect();
         let ty = op.infer(&types).map_err(|source| GraphError { node: name.clone(), source })?;
         Ok(self.push(Value { name, ty, source: Source::Node { op, inputs: inputs.to_vec() } }))
     }
 
-    /// Runs `build` with `name` appended to the path of everything it adds, and gives the path's name to its result.
-    ///
-    /// # Errors
-    /// Those of `build`.
-    pub fn scope<E>(
-        &mut self,
-        name: &str,
-        build: impl FnOnce(&mut Graph) -> Result<ValueId, E>,
-    ) -> Result<ValueId, E> {
-        self.scope.push(name.to_owned());
-        let result = build(self);
-        let path = self.scope.join(".");
-        self.scope.pop();
-        let id = result?;
-        if matches!(self.value(id).source, Source::Node { .. }) {
-            self.values[id.index()].name = path;
+    /// Gives the result of an operation another name.
+    pub fn rename(&mut self, id: ValueId, name: impl Into<String>) {
+        if let Value { source: Source::Node { .. }, name: old, .. } = &mut self.values[id.index()] {
+            *old = name.into();
         }
-        Ok(id)
     }
 
     /// Marks a value as a result.
@@ -207,14 +202,6 @@ impl Graph {
     /// The last result that carries this module path.
     pub fn find(&self, name: &str) -> Option<ValueId> {
         self.values().filter(|(_, v)| v.name == name).map(|(id, _)| id).last()
-    }
-
-    fn path(&self, last: &str) -> String {
-        let mut path = self.scope.join(".");
-        if !path.is_empty() {
-            path.push('.');
-        }
-        path + last
     }
 
     fn push(&mut self, value: Value) -> ValueId {

@@ -1,0 +1,66 @@
+//! The denoiser with guidance around it: one graph from a latent to a prediction.
+
+use kernels::ops::{Concat, LinearCombination, Slice};
+use kernels::{DType, TensorType};
+
+use crate::error::Error;
+use crate::graph::{Graph, Rate};
+use crate::models::UNet;
+
+/// What a denoiser's program is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct DenoiserShape {
+    /// Rows of the latent.
+    pub(super) height: usize,
+    /// Columns of the latent.
+    pub(super) width: usize,
+    /// Tokens of a prompt.
+    pub(super) tokens: usize,
+    /// Whether the negative prompt takes part.
+    pub(super) guided: bool,
+    /// How activations are stored.
+    pub(super) dtype: DType,
+}
+
+impl DenoiserShape {
+    /// Evaluations in one batch.
+    pub(super) fn batch(&self) -> usize {
+        if self.guided { 2 } else { 1 }
+    }
+
+    /// Type of the context that the program takes.
+    pub(super) fn context(&self, unet: &UNet) -> TensorType {
+        TensorType::new(self.dtype, [self.batch(), self.tokens, unet.config.cross_attention_dim])
+    }
+}
+
+/// The graph of one evaluation.
+///
+/// Inputs in order: `x: [1, h, w, C]` f32, `input_scale: [8]`, `guidance: [8]` if guided (the factors of the negative
+/// prompt's prediction and of the prompt's), `context: [B, S, D]`, `time: [B, features]`. Result: the guided prediction,
+/// `[1, h, w, C]` f32.
+pub(super) fn build_denoiser(unet: &UNet, shape: DenoiserShape) -> Result<Graph, Error> {
+    let mut net = unet.net();
+    let coefficients = TensorType::f32([LinearCombination::COEFFICIENTS]);
+    let latent = TensorType::f32([1, shape.height, shape.width, unet.config.in_channels]);
+    let x = net.input("x", latent, Rate::Step);
+    let input_scale = net.input("input_scale", coefficients.clone(), Rate::Step);
+    let guidance = shape.guided.then(|| net.input("guidance", coefficients, Rate::Prompt));
+    let context = net.input("context", shape.context(unet), Rate::Prompt);
+
+    let scaled = net.apply(LinearCombination { terms: 1 }, &[x, input_scale])?;
+    let mut batch = net.cast(scaled, shape.dtype)?;
+    if shape.guided {
+        batch = net.apply(Concat { axis: 0 }, &[batch, batch])?;
+    }
+    let predicted = unet.forward(&mut net, batch, context)?;
+    let mut prediction = net.cast(predicted, DType::F32)?;
+    if let Some(guidance) = guidance {
+        let negative = net.apply(Slice { axis: 0, start: 0, length: 1 }, &[prediction])?;
+        let positive = net.apply(Slice { axis: 0, start: 1, length: 1 }, &[prediction])?;
+        prediction = net.apply(LinearCombination { terms: 2 }, &[negative, positive, guidance])?;
+    }
+    let mut graph = net.graph;
+    graph.output(prediction);
+    Ok(graph)
+}

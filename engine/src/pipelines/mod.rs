@@ -1,0 +1,21 @@
+//! From a request to a picture: the parts of a model put to work one after the other.
+//!
+//! [`Model`] holds what was read from files, [`Pipeline`] a model on a device with its compiled programs, [`Run`] one picture
+//! in the making, which the caller pulls step by step.
+
+mod denoiser;
+mod model;
+mod picture;
+mod pipeline;
+mod request;
+mod run;
+mod single_file;
+mod stats;
+mod terms;
+
+pub use model::{Family, Model, Precision};
+pub use picture::Image;
+pub use pipeline::Pipeline;
+pub use request::{GuidanceScale, InitImage, PixelSize, PredictionType, Request};
+pub use run::{NoiseSource, Progress, Run};
+pub use stats::Stats;

@@ -1,0 +1,116 @@
+//! What is asked for, as plain values.
+
+use crate::error::Error;
+use crate::noise::{RngKind, Seed};
+use crate::samplers::{Method, Schedule};
+
+use super::picture::Image;
+
+/// Width and height of a picture in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PixelSize {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl std::fmt::Display for PixelSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// How far predictions are pushed from the negative prompt's towards the prompt's; 1 and below: the negative prompt is not
+/// evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct GuidanceScale(pub f64);
+
+impl GuidanceScale {
+    /// Whether the negative prompt takes part.
+    pub fn is_on(self) -> bool {
+        self.0 > 1.0
+    }
+}
+
+/// A picture to start from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InitImage {
+    /// The picture, of the request's size.
+    pub image: Image,
+    /// Part of the schedule that is run on it, 0 (none) ..= 1 (all: the picture hardly matters).
+    pub strength: f64,
+}
+
+/// What a denoiser's output means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PredictionType {
+    /// The noise.
+    Epsilon,
+    /// The velocity of Salimans & Ho 2022.
+    V,
+}
+
+impl PredictionType {
+    /// Its name in scheduler_config.json.
+    pub fn name(self) -> &'static str {
+        match self {
+            PredictionType::Epsilon => "epsilon",
+            PredictionType::V => "v_prediction",
+        }
+    }
+}
+
+/// A picture that is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What it shows.
+    pub prompt: String,
+    /// What it shall not show.
+    pub negative_prompt: String,
+    /// Its size.
+    pub size: PixelSize,
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// Guidance.
+    pub guidance: GuidanceScale,
+    /// Seed of the noise.
+    pub seed: Seed,
+    /// Generator of the noise.
+    pub rng: RngKind,
+    /// Sampler; the model's own if `None`.
+    pub sampler: Option<&'static Method>,
+    /// Noise schedule; the model's own if `None`.
+    pub schedule: Option<Schedule>,
+    /// What the denoiser's output means; as the model's scheduler says if `None`.
+    pub prediction: Option<PredictionType>,
+    /// A picture to start from.
+    pub init: Option<InitImage>,
+}
+
+impl Request {
+    /// Checks what does not depend on the model's parts; `multiple` is what edges must be multiples of.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag.
+    pub(super) fn check(&self, multiple: usize) -> Result<(), Error> {
+        const LARGEST: usize = 16_384;
+        for (flag, edge) in [("--width", self.size.width), ("--height", self.size.height)] {
+            if edge == 0 || edge > LARGEST || edge % multiple != 0 {
+                return Err(Error::usage(flag, format!("a multiple of {multiple} up to {LARGEST}"), edge));
+            }
+        }
+        if !self.guidance.0.is_finite() {
+            return Err(Error::usage("--cfg-scale", "a finite number", self.guidance.0));
+        }
+        if let Some(init) = &self.init {
+            if !(0.0..=1.0).contains(&init.strength) {
+                return Err(Error::usage("--strength", "0 to 1", init.strength));
+            }
+            if init.image.size() != self.size {
+                return Err(Error::usage("--init-img", format!("{} pixels", self.size), init.image.size()));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! One picture in the making: the caller pulls it step by step.
+
+use std::rc::Rc;
+
+use kernels::HostTensor;
+
+use super::denoiser::DenoiserShape;
+use super::picture::Image;
+use super::pipeline::{Pipeline, check_finite};
+use super::request::{PixelSize, Request};
+use super::terms::coefficients;
+use crate::device::{DeviceTensor, Program};
+use crate::error::Error;
+use crate::graph::Rate;
+use crate::noise::{Generator, RngKind, Seed};
+use crate::samplers::{self, Combination, Method, Operand, Sigma, Step, Timestep, Trajectory};
+
+/// Where a run's noise comes from.
+pub enum NoiseSource {
+    /// Drawn as it is needed.
+    Generator(Box<Generator>),
+    /// Given, in PyTorch's layout `[C, h, w]`.
+    Given {
+        /// The first noise, of unit variance.
+        noise: Vec<f32>,
+        /// Noise of each step that draws some, in order.
+        steps: std::vec::IntoIter<Vec<f32>>,
+    },
+    /// The first noise given, the rest drawn.
+    GivenFirst {
+        /// The first noise, of unit variance; taken at the start.
+        noise: Vec<f32>,
+        /// What the steps draw from.
+        generator: Box<Generator>,
+    },
+}
+
+impl NoiseSource {
+    /// Noise drawn from a seed.
+    pub fn from_seed(seed: Seed, rng: RngKind) -> Self {
+        NoiseSource::Generator(Box::new(Generator::new(rng, seed)))
+    }
+
+    /// Recorded noise: the first, and that of each step.
+    pub fn recorded(noise: Vec<f32>, steps: Vec<Vec<f32>>) -> Self {
+        NoiseSource::Given { noise, steps: steps.into_iter() }
+    }
+
+    fn first(&mut self, n: usize) -> Result<Vec<f32>, Error> {
+        let noise = match self {
+            NoiseSource::Generator(generator) => generator.normal(n),
+            NoiseSource::Given { noise, .. } | NoiseSource::GivenFirst { noise, .. } => std::mem::take(noise),
+        };
+        checked(noise, n)
+    }
+
+    fn next(&mut self, n: usize) -> Result<Vec<f32>, Error> {
+        let noise = match self {
+            NoiseSource::Generator(generator) | NoiseSource::GivenFirst { generator, .. } => generator.normal(n),
+            NoiseSource::Given { steps, .. } => steps.next().unwrap_or_default(),
+        };
+        checked(noise, n)
+    }
+}
+
+fn checked(noise: Vec<f32>, n: usize) -> Result<Vec<f32>, Error> {
+    if noise.len() == n {
+        return Ok(noise);
+    }
+    Err(Error::usage("noise", format!("{n} values"), noise.len()))
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Number of the step, from 0.
+    pub step: usize,
+    /// Evaluations of the model in the whole run.
+    pub total: usize,
+    /// Noise level that the step started from.
+    pub sigma: Sigma,
+    /// What the model was told.
+    pub timestep: Timestep,
+}
+
+/// A picture between its prompt and its pixels.
+pub struct Run<'p> {
+    pipeline: &'p mut Pipeline,
+    program: Rc<Program>,
+    shape: DenoiserShape,
+    trajectory: Trajectory,
+    noise: NoiseSource,
+    size: PixelSize,
+    step: usize,
+    x: DeviceTensor,
+    slots: Vec<Option<DeviceTensor>>,
+    context: DeviceTensor,
+    guidance: Option<DeviceTensor>,
+    encoded: Option<DeviceTensor>,
+}
+
+impl<'p> Run<'p> {
+    pub(super) async fn new(
+        pipeline: &'p mut Pipeline,
+        request: &Request,
+        mut noise: NoiseSource,
+    ) -> Result<Self, Error> {
+        let trajectory = plan_trajectory(pipeline, request)?;
+        let shape = pipeline.denoiser_shape(request);
+        let program = pipeline.denoiser(shape).await?;
+        let prompts: &[&str] = match shape.guided {
+            true => &[&request.negative_prompt, &request.prompt],
+            false => &[&request.prompt],
+        };
+        let context = pipeline.encode_prompts(prompts).await?;
+        let guidance = match shape.guided {
+            true => {
+                let scale = request.guidance.0;
+                Some(pipeline.gpu.upload_new("guidance", &coefficients(&[1.0 - scale, scale])).await?)
+            }
+            false => None,
+        };
+        let encoded = match &request.init {
+            Some(init) => Some(pipeline.encode(&init.image).await?),
+            None => None,
+        };
+        let n = pipeline.latent_shape(request.size).iter().product();
+        let first = pipeline.upload_latent(&noise.first(n)?, request.size).await?;
+        let mut terms = vec![(trajectory.start.noise, first)];
+        if let Some(encoded) = &encoded {
+            terms.push((trajectory.start.latent, encoded.clone()));
+        }
+        let x = pipeline.combiner.sum(&pipeline.gpu, &terms).await?;
+        Ok(Run {
+            slots: vec![None; trajectory.n_slots],
+            size: request.size,
+            step: 0,
+            pipeline,
+            program,
+            shape,
+            trajectory,
+            noise,
+            x,
+            context,
+            guidance,
+            encoded,
+        })
+    }
+
+    /// Evaluations of the model in the whole run.
+    pub fn total(&self) -> usize {
+        self.trajectory.steps.len()
+    }
+
+    /// The schedule that is followed.
+    pub fn schedule(&self) -> samplers::Schedule {
+        self.trajectory.schedule
+    }
+
+    /// Queues the next step; `None` after the last.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn next(&mut self) -> Result<Option<Progress>, Error> {
+        let Some(step) = self.trajectory.steps.get(self.step).cloned() else { return Ok(None) };
+        let output = self.evaluate(&step).await?;
+        let noise = match step.draws_noise {
+            true => {
+                let n = self.pipeline.latent_shape(self.size).iter().product();
+                let noise = self.noise.next(n)?;
+                Some(self.pipeline.upload_latent(&noise, self.size).await?)
+            }
+            false => None,
+        };
+        for store in &step.store {
+            let stored = self.combine(&store.value, &output, noise.as_ref()).await?;
+            self.slots[store.slot] = Some(stored);
+        }
+        self.x = self.combine(&step.next, &output, noise.as_ref()).await?;
+        let progress = Progress {
+            step: self.step,
+            total: self.total(),
+            sigma: step.sigma,
+            timestep: step.timestep,
+        };
+        self.step += 1;
+        Ok(Some(progress))
+    }
+
+    /// The latent as it is now, `[C, h, w]`; waits for all steps so far.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn latent(&self) -> Result<Vec<f32>, Error> {
+        self.pipeline.read_latent(&self.x).await
+    }
+
+    /// The context that the denoiser attends to: batch, tokens, features, and the values.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn context(&self) -> Result<HostTensor, Error> {
+        Ok(self.pipeline.gpu.read(&self.context).await?)
+    }
+
+    /// The initial picture's latent, `[C, h, w]`, if there is one.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn encoded(&self) -> Result<Option<Vec<f32>>, Error> {
+        match &self.encoded {
+            Some(encoded) => Ok(Some(self.pipeline.read_latent(encoded).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The picture of the latent as it is now.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], and those of the device.
+    pub async fn decode(&mut self) -> Result<Image, Error> {
+        check_finite("latent", &self.latent().await?)?;
+        let x = self.x.clone();
+        self.pipeline.decode(&x).await
+    }
+
+    async fn evaluate(&self, step: &Step) -> Result<DeviceTensor, Error> {
+        let gpu = &self.pipeline.gpu;
+        let unet = &self.pipeline.model.unet.config;
+        let features = kernels::host::time_embedding(
+            step.timestep.0,
+            unet.time_features(),
+            unet.flip_sin_to_cos,
+            unet.freq_shift,
+        );
+        let (batch, n) = (self.shape.batch(), features.len());
+        let time = kernels::TensorType::new(self.shape.dtype, [batch, n]);
+        let time = HostTensor::new(time, features.repeat(batch));
+        let mut inputs = vec![
+            self.x.clone(),
+            gpu.upload_new("input scale", &coefficients(&[step.input_scale])).await?,
+        ];
+        inputs.extend(self.guidance.clone());
+        inputs.push(self.context.clone());
+        inputs.push(gpu.upload_new("time", &time).await?);
+        let output = gpu.allocate("prediction", self.x.ty().clone())?;
+        let first: &[Rate] = &[Rate::Load, Rate::Prompt, Rate::Step];
+        let rates = if self.step == 0 { first } else { &[Rate::Step] };
+        self.program.run(gpu, rates, &inputs, std::slice::from_ref(&output)).await?;
+        Ok(output)
+    }
+
+    async fn combine(
+        &mut self,
+        combination: &Combination,
+        output: &DeviceTensor,
+        noise: Option<&DeviceTensor>,
+    ) -> Result<DeviceTensor, Error> {
+        let terms: Vec<(f64, DeviceTensor)> = combination
+            .terms
+            .iter()
+            .map(|term| {
+                let tensor = match term.operand {
+                    Operand::X => &self.x,
+                    Operand::Output => output,
+                    Operand::Slot(slot) => self.slots[slot].as_ref().expect("stored before it is read"),
+                    Operand::Noise => noise.expect("drawn by the step that reads it"),
+                };
+                (term.coefficient, tensor.clone())
+            })
+            .collect();
+        let Pipeline { gpu, combiner, .. } = &mut *self.pipeline;
+        combiner.sum_clamped(gpu, &terms, combination.clamp).await
+    }
+}
+
+fn plan_trajectory(pipeline: &Pipeline, request: &Request) -> Result<Trajectory, Error> {
+    let config = &pipeline.model.scheduler;
+    let mut keys = config.keys.clone();
+    if let Some(prediction) = request.prediction {
+        keys.insert("prediction_type".to_owned(), prediction.name().into());
+    }
+    let method = match request.sampler {
+        Some(method) => method,
+        None => Method::from_config(&config.file, &keys)?,
+    };
+    let asked = samplers::Request {
+        steps: request.steps,
+        schedule: request.schedule,
+        strength: request.init.as_ref().map(|init| init.strength),
+    };
+    Ok(method.plan(&config.file, &keys, &asked)?)
+}

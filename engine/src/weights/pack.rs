@@ -1,0 +1,115 @@
+//! From a checkpoint's layout to the kernels': PyTorch's `[O, I, ..]` becomes `[.., I', O]`, rows at their pitch.
+
+use half::{bf16, f16};
+use kernels::{DType, TensorType};
+use loaders::Encoding;
+
+use crate::graph::Packing;
+
+/// Rows and columns of the blocks a transpose goes through, so that both sides stay in cache.
+const BLOCK: usize = 32;
+
+/// The bytes on the device of a tensor of `shape` that is stored as `bytes`; `ty` is its packed type.
+///
+/// 16-bit matrices are moved bit by bit, never through another encoding.
+pub(super) fn pack(
+    bytes: &[u8],
+    encoding: Encoding,
+    shape: &[usize],
+    packing: Packing,
+    ty: &TensorType,
+) -> Vec<u8> {
+    let outputs = shape[0];
+    let inner: usize = shape.iter().skip(2).product();
+    let inputs = shape.get(1).copied().unwrap_or(1);
+    let to = Destination { outputs, inputs, inner, pitch: ty.pitch(), padded_inputs: padded_inputs(ty) };
+    match (packing, encoding, ty.dtype) {
+        (Packing::Vector, ..) => {
+            let mut values: Vec<f32> = values(bytes, encoding).collect();
+            values.resize(ty.rows() * ty.pitch(), 0.0);
+            bytemuck::cast_slice(&values).to_vec()
+        }
+        (_, Encoding::F32, DType::F16) => {
+            let words: Vec<u16> = values(bytes, encoding).map(|v| f16::from_f32(v).to_bits()).collect();
+            bytemuck::cast_slice(&to.transpose(&words)).to_vec()
+        }
+        (_, Encoding::F32, _) => {
+            let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            bytemuck::cast_slice(&to.transpose(&words)).to_vec()
+        }
+        _ => {
+            let words: Vec<u16> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
+            bytemuck::cast_slice(&to.transpose(&words)).to_vec()
+        }
+    }
+}
+
+/// The values of a checkpoint's F32, F16 or BF16 bytes.
+pub(super) fn values(bytes: &[u8], encoding: Encoding) -> impl Iterator<Item = f32> + '_ {
+    let size = encoding.bytes() as usize;
+    bytes.chunks_exact(size).map(move |b| match encoding {
+        Encoding::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
+        Encoding::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+        _ => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+    })
+}
+
+fn padded_inputs(ty: &TensorType) -> usize {
+    ty.shape.iter().rev().nth(1).copied().unwrap_or(1)
+}
+
+/// `[outputs, inputs, inner]` -> `[inner, padded_inputs, pitch]`.
+struct Destination {
+    outputs: usize,
+    inputs: usize,
+    inner: usize,
+    padded_inputs: usize,
+    pitch: usize,
+}
+
+impl Destination {
+    fn transpose<T: Copy + Default>(&self, from: &[T]) -> Vec<T> {
+        let mut to = vec![T::default(); self.inner * self.padded_inputs * self.pitch];
+        for o0 in (0..self.outputs).step_by(BLOCK) {
+            for i0 in (0..self.inputs).step_by(BLOCK) {
+                for o in o0..(o0 + BLOCK).min(self.outputs) {
+                    for i in i0..(i0 + BLOCK).min(self.inputs) {
+                        for k in 0..self.inner {
+                            let source = (o * self.inputs + i) * self.inner + k;
+                            to[(k * self.padded_inputs + i) * self.pitch + o] = from[source];
+                        }
+                    }
+                }
+            }
+        }
+        to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_convolution_becomes_taps_of_padded_inputs_by_outputs() {
+        let shape = [2usize, 3, 1, 2]; // [O, I, KH, KW]
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let ty = TensorType::f32([1, 2, 4, 2]);
+        let packed = pack(bytemuck::cast_slice(&values), Encoding::F32, &shape, Packing::Conv, &ty);
+        let packed: Vec<f32> = bytemuck::cast_slice(&packed).to_vec();
+        let at = |tap: usize, i: usize, o: usize| packed[(tap * 4 + i) * 4 + o];
+        for (o, i, tap) in [(0, 0, 0), (1, 2, 1), (0, 1, 1), (1, 0, 0)] {
+            assert_eq!(at(tap, i, o), values[(o * 3 + i) * 2 + tap], "o {o} i {i} tap {tap}");
+        }
+        assert!((0..2).all(|tap| (0..4).all(|o| at(tap, 3, o) == 0.0)), "padded inputs are zero");
+    }
+
+    #[test]
+    fn bf16_bits_are_not_touched() {
+        let words = [0x3f81u16, 0x0001, 0xff7f, 0x7f80];
+        let ty = TensorType::new(DType::Bf16, [4, 2]);
+        let packed = pack(bytemuck::cast_slice(&words), Encoding::Bf16, &[2, 2], Packing::Linear, &ty);
+        let packed: &[u16] = bytemuck::cast_slice(&packed);
+        assert_eq!([packed[0], packed[1], packed[4], packed[5]], [words[0], words[2], words[1], words[3]]);
+    }
+}

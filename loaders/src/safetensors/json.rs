@@ -44,7 +44,7 @@ pub(super) fn parse_header(file: &str, json: &str, limits: &Limits) -> Result<Ra
 ///
 /// # Errors  [`serde_json::Error`], which says where
 pub(crate) fn string_map<'de, D: Deserializer<'de>>(json: D) -> Result<BTreeMap<String, String>, D::Error> {
-    StringMapSeed { max_bytes: usize::MAX }.deserialize(json)
+    StringMapSeed { max_bytes: usize::MAX, is_over: &mut false }.deserialize(json)
 }
 
 fn syntax(file: &str, what: impl Into<String>, expected: &str, error: &serde_json::Error) -> Error {
@@ -116,9 +116,14 @@ impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
                     return Err(context.malformed("__metadata__".into(), "one entry", "two"));
                 }
                 has_metadata = true;
-                let seed = StringMapSeed { max_bytes: context.limits.metadata_bytes };
-                header.metadata = map
-                    .next_value_seed(seed)
+                let most = context.limits.metadata_bytes;
+                let mut is_over = false;
+                let seed = StringMapSeed { max_bytes: most, is_over: &mut is_over };
+                let read = map.next_value_seed(seed);
+                if is_over {
+                    return Err(context.over_limit(format!("metadata of over {most} bytes"), String::new()));
+                }
+                header.metadata = read
                     .map_err(|error| context.place("__metadata__".into(), "an object of strings", error))?;
                 continue;
             }
@@ -238,11 +243,13 @@ impl<'de> Visitor<'de> for ShapeSeed<'_, '_, '_> {
     }
 }
 
-struct StringMapSeed {
+struct StringMapSeed<'f> {
     max_bytes: usize,
+    /// Set where `max_bytes` was the reason to stop.
+    is_over: &'f mut bool,
 }
 
-impl<'de> DeserializeSeed<'de> for StringMapSeed {
+impl<'de> DeserializeSeed<'de> for StringMapSeed<'_> {
     type Value = BTreeMap<String, String>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -250,7 +257,7 @@ impl<'de> DeserializeSeed<'de> for StringMapSeed {
     }
 }
 
-impl<'de> Visitor<'de> for StringMapSeed {
+impl<'de> Visitor<'de> for StringMapSeed<'_> {
     type Value = BTreeMap<String, String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,6 +270,7 @@ impl<'de> Visitor<'de> for StringMapSeed {
         while let Some((key, value)) = map.next_entry::<String, String>()? {
             bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
             if bytes > self.max_bytes {
+                *self.is_over = true;
                 return Err(A::Error::custom(format!("over {} bytes", self.max_bytes)));
             }
             if strings.contains_key(&key) {

@@ -1,0 +1,336 @@
+//! Files made by hand, each with a precedent in some loader's bug list.
+
+use photogram_loaders::Error;
+
+use super::{assert_sound, file, read};
+
+/// One tensor's entry.
+fn tensor(name: &str, dtype: &str, shape: &str, begin: u64, end: u64) -> String {
+    format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#)
+}
+
+fn header(entries: &[String]) -> String {
+    format!("{{{}}}", entries.join(","))
+}
+
+fn two(first: String, second: String, n_data: usize) -> Vec<u8> {
+    file(header(&[first, second]), n_data)
+}
+
+fn one(dtype: &str, shape: &str, begin: u64, end: u64, n_data: usize) -> Vec<u8> {
+    file(header(&[tensor("w", dtype, shape, begin, end)]), n_data)
+}
+
+/// A header of exactly `json` that claims to be `claimed` bytes long.
+fn claiming(claimed: u64, json: &[u8]) -> Vec<u8> {
+    let mut bytes = file(json, 0);
+    bytes[..8].copy_from_slice(&claimed.to_le_bytes());
+    bytes
+}
+
+/// Files that are malformed, and a part of what the message says.
+fn malformed() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let f32s = |name: &str, begin, end| tensor(name, "F32", "[1]", begin, end);
+    let deep = format!(r#"{{"w":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let deep_metadata = format!(r#"{{"__metadata__":{{"k":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    vec![
+        ("empty", vec![], "header: expected at least 8 bytes, found 0 bytes"),
+        ("seven bytes", vec![0; 7], "expected at least 8 bytes, found 7 bytes"),
+        ("header of no bytes", vec![0; 8], "expected '{' first, found nothing"),
+        ("length 2^64-1", claiming(u64::MAX, b"{}"), "expected 18446744073709551615 bytes of JSON"),
+        ("length 2^63", claiming(1 << 63, b"{}"), "found a file of 10 bytes"),
+        (
+            "length over the file by one",
+            claiming(3, b"{}"),
+            "expected 3 bytes of JSON, found a file of 10 bytes",
+        ),
+        ("length one short", claiming(1, b"{}"), "header"),
+        ("array", file("[]", 0), "expected '{' first, found '['"),
+        ("byte order mark", file("\u{feff}{}", 0), "expected '{' first"),
+        ("leading space", file(" {}", 0), "expected '{' first, found ' '"),
+        ("escape first", file("\u{1b}{}", 0), "found '\\u{1b}'"),
+        ("no UTF-8", file(b"{\"a\xff\":0}", 0), "expected UTF-8, found another byte at 3"),
+        ("UTF-16", file(b"{\0}\0", 0), "header"),
+        ("unclosed", file("{", 0), "header"),
+        ("trailing JSON", file("{}{}", 0), "header"),
+        ("trailing comma", file(format!("{{{},}}", f32s("w", 0, 4)), 4), "header"),
+        ("deep", file(deep, 0), "tensor 'w'"),
+        ("deep metadata", file(deep_metadata, 0), "__metadata__"),
+        (
+            "tensor is null",
+            file(r#"{"w":null}"#, 0),
+            "tensor 'w': expected the fields dtype, shape and data_offsets",
+        ),
+        ("tensor is a number", file(r#"{"w":NaN}"#, 0), "tensor 'w'"),
+        ("no dtype", file(r#"{"w":{"shape":[1],"data_offsets":[0,4]}}"#, 4), "tensor 'w'"),
+        ("no shape", file(r#"{"w":{"dtype":"F32","data_offsets":[0,4]}}"#, 4), "tensor 'w'"),
+        ("no offsets", file(r#"{"w":{"dtype":"F32","shape":[1]}}"#, 4), "tensor 'w'"),
+        ("dtype is a number", file(r#"{"w":{"dtype":1,"shape":[1],"data_offsets":[0,4]}}"#, 4), "tensor 'w'"),
+        (
+            "three offsets",
+            file(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}"#, 4),
+            "tensor 'w'",
+        ),
+        ("one offset", file(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[4]}}"#, 4), "tensor 'w'"),
+        (
+            "negative offset",
+            file(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}"#, 4),
+            "tensor 'w'",
+        ),
+        ("shape is a number", one("F32", "1", 0, 4, 4), "tensor 'w'"),
+        ("negative dimension", one("F32", "[-1]", 0, 4, 4), "tensor 'w'"),
+        ("dimension is a float", one("F32", "[1.0]", 0, 4, 4), "tensor 'w'"),
+        ("dimension is NaN", one("F32", "[NaN]", 0, 4, 4), "tensor 'w'"),
+        ("dimension is a string", one("F32", "[\"1\"]", 0, 4, 4), "tensor 'w'"),
+        ("dimension 2^64", one("F32", "[18446744073709551616]", 0, 4, 4), "tensor 'w'"),
+        (
+            "unknown field",
+            file(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"strides":[1]}}"#, 4),
+            "field 'strides'",
+        ),
+        (
+            "field twice",
+            file(r#"{"w":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}"#, 4),
+            "field 'dtype' twice",
+        ),
+        (
+            "offsets twice",
+            file(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"data_offsets":[0,4]}}"#, 4),
+            "field 'data_offsets' twice",
+        ),
+        (
+            "tensor twice",
+            two(f32s("w", 0, 4), f32s("w", 0, 4), 4),
+            "tensor 'w': expected one entry, found two",
+        ),
+        (
+            "tensor twice, once escaped",
+            two(f32s("w", 0, 4), f32s("\\u0077", 4, 8), 8),
+            "tensor 'w': expected one entry",
+        ),
+        (
+            "metadata twice",
+            file(r#"{"__metadata__":{},"__metadata__":{}}"#, 0),
+            "__metadata__: expected one entry",
+        ),
+        ("metadata key twice", file(r#"{"__metadata__":{"a":"1","a":"2"}}"#, 0), "key 'a' twice"),
+        (
+            "metadata is null",
+            file(r#"{"__metadata__":null}"#, 0),
+            "__metadata__: expected an object of strings",
+        ),
+        ("metadata is a list", file(r#"{"__metadata__":["a"]}"#, 0), "__metadata__"),
+        ("metadata value is a number", file(r#"{"__metadata__":{"a":1}}"#, 0), "__metadata__"),
+        ("empty name", file(header(&[tensor("", "F32", "[1]", 0, 4)]), 4), "expected at least one character"),
+        ("hole before", one("F32", "[1]", 4, 8, 8), "tensor 'w': expected bytes from 0 on, found bytes 4..8"),
+        ("hole between", two(f32s("a", 0, 4), f32s("b", 8, 12), 12), "tensor 'b': expected bytes from 4 on"),
+        (
+            "overlap",
+            two(f32s("a", 0, 4), f32s("b", 2, 6), 6),
+            "tensor 'b': expected bytes from 4 on, found bytes 2..6",
+        ),
+        ("same bytes", two(f32s("a", 0, 4), f32s("b", 0, 4), 4), "tensor 'b': expected bytes from 4 on"),
+        ("begin after end", one("F32", "[1]", 4, 0, 4), "tensor 'w'"),
+        (
+            "size too small",
+            one("F32", "[2]", 0, 4, 4),
+            "tensor 'w': expected 8 bytes for F32[2], found bytes 0..4",
+        ),
+        (
+            "size too large",
+            one("F16", "[1]", 0, 4, 4),
+            "tensor 'w': expected 2 bytes for F16[1], found bytes 0..4",
+        ),
+        ("past the end", one("F32", "[2]", 0, 8, 7), "tensor 'w': expected bytes 0..8 after the header"),
+        ("far past the end", one("U8", "[9223372036854775807]", 0, i64::MAX as u64, 4), "tensor 'w'"),
+        (
+            "trailing data",
+            one("F32", "[1]", 0, 4, 5),
+            "end: expected 4 bytes of tensors after the header, found 5 bytes",
+        ),
+        ("data without tensors", file("{}", 1), "end: expected 0 bytes"),
+        ("2^32 by 2^32", one("F32", "[4294967296,4294967296]", 0, 4, 4), "expected a size below 2^63 bytes"),
+        ("0 by 2^63 by 2^63", one("F32", "[0,9223372036854775808,9223372036854775808]", 0, 0, 0), "2^63"),
+        ("2^63 by 2^63 by 0", one("F32", "[9223372036854775808,9223372036854775808,0]", 0, 0, 0), "2^63"),
+        (
+            "sizes that sum to 2^64",
+            two(
+                tensor("a", "U8", "[9223372036854775807]", 0, 9_223_372_036_854_775_807),
+                tensor(
+                    "b",
+                    "U8",
+                    "[9223372036854775807]",
+                    9_223_372_036_854_775_807,
+                    18_446_744_073_709_551_614,
+                ),
+                2,
+            ),
+            "tensor 'a'",
+        ),
+        ("offsets at 2^64", one("U8", "[1]", u64::MAX, u64::MAX, 1), "tensor 'w'"),
+        ("name with an escape", file(r#"{"\u001b[2J":1}"#, 0), "tensor '\\u{1b}[2J'"),
+        ("not hexadecimal", file(r#"{"\ud800":1}"#, 0), "header"),
+    ]
+}
+
+/// Files that ask for what is not implemented.
+fn unsupported() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let mut many = String::from("{");
+    for idx in 0..65_537 {
+        many.push_str(&format!(
+            "{}{}",
+            if idx > 0 { "," } else { "" },
+            tensor(&idx.to_string(), "U8", "[0]", 0, 0)
+        ));
+    }
+    many.push('}');
+    let long_metadata = format!(r#"{{"__metadata__":{{"a":"{}"}}}}"#, "x".repeat((8 << 20) + 1));
+    let rank_9 = format!("[{}]", ["1"; 9].join(","));
+    let endless_rank = format!("[{}1]", "1,".repeat(1 << 20));
+    let mut huge = file("{}", 0);
+    huge[..8].copy_from_slice(&((16_u64 << 20) + 1).to_le_bytes());
+    huge.resize(8 + (16 << 20) + 1, b' ');
+    let mut zip = b"PK\x03\x04\x14\x00\x00\x08\x08\x00".to_vec();
+    zip.resize(400, 0);
+    vec![
+        (
+            "unknown dtype",
+            one("F8_E4M3FN", "[1]", 0, 1, 1),
+            "dtype 'F8_E4M3FN' of tensor 'w' is not supported",
+        ),
+        ("four bits", one("F4", "[2]", 0, 1, 1), "dtype 'F4' of tensor 'w'"),
+        ("dtype with an escape", one("\\u001b]0;", "[1]", 0, 1, 1), "dtype '\\u{1b}]0;'"),
+        ("rank 9", one("F32", &rank_9, 0, 4, 4), "tensor 'w' of over 8 dimensions"),
+        ("a million dimensions", one("F32", &endless_rank, 0, 4, 4), "tensor 'w' of over 8 dimensions"),
+        (
+            "long name",
+            file(header(&[tensor(&"n".repeat(1_025), "F32", "[1]", 0, 4)]), 4),
+            "a tensor name of 1025 bytes",
+        ),
+        ("65,537 tensors", file(many, 0), "a header of over 65536 tensors"),
+        ("header over 16 MiB", huge, "a header of 16777217 bytes"),
+        ("zip", zip, "a zip archive"),
+        ("pickle 2", b"\x80\x02}q\x00X\x01\x00\x00\x00w".to_vec(), "a pickle"),
+        ("pickle 5", b"\x80\x05\x95\x10\x00\x00\x00\x00\x00\x00".to_vec(), "a pickle"),
+        ("short pickle", b"\x80\x04N.".to_vec(), "a pickle"),
+        ("GGUF", b"GGUF\x03\x00\x00\x00\x00\x00\x00\x00".to_vec(), "the GGUF format"),
+        ("long metadata", file(long_metadata, 0), "metadata of over 8388608 bytes"),
+    ]
+}
+
+#[test]
+fn malformed_files_are_refused_with_their_place() {
+    let corpus = malformed();
+    assert!(corpus.len() >= 40);
+    for (name, bytes, expected) in corpus {
+        let error = read(bytes).expect_err(name);
+        assert!(matches!(error, Error::Malformed { .. }), "{name}: {error}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("x.safetensors: ") && text.contains(expected),
+            "{name}: {text}\nlacks {expected}"
+        );
+        assert!(text.len() < 1_000 && !text.contains(char::is_control), "{name}: {text}");
+    }
+}
+
+#[test]
+fn what_is_not_implemented_is_unsupported() {
+    for (name, bytes, expected) in unsupported() {
+        let started = std::time::Instant::now();
+        let error = read(bytes).expect_err(name);
+        assert!(matches!(error, Error::Unsupported { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(expected), "{name}: {error}\nlacks {expected}");
+        assert!(started.elapsed().as_secs() < 5, "{name}: {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn pickles_say_how_to_convert_them() {
+    let error = read(b"\x80\x02}q\x00.".to_vec()).unwrap_err().to_string();
+    assert!(error.contains("(hint: convert it: load it with torch.load"), "{error}");
+}
+
+#[test]
+fn odd_but_sound_files_are_accepted() {
+    let cases = [
+        ("no tensors", file("{}", 0), 0),
+        ("padded with spaces", file("{}      ", 0), 0),
+        ("metadata alone", file(r#"{"__metadata__":{"a":"\u001b"}}"#, 0), 0),
+        ("scalar", one("F32", "[]", 0, 4, 4), 1),
+        ("no values", one("F32", "[0,3]", 0, 0, 0), 1),
+        ("no values between", two(tensor("b", "F32", "[1]", 0, 4), tensor("a", "U8", "[0]", 4, 4), 4), 2),
+        (
+            "two without values at one place",
+            two(tensor("a", "U8", "[0]", 0, 0), tensor("b", "U8", "[0]", 0, 0), 0),
+            2,
+        ),
+        (
+            "against the order of names",
+            two(tensor("b", "BF16", "[2]", 0, 4), tensor("a", "F64", "[1]", 4, 12), 12),
+            2,
+        ),
+        ("rank 8", one("U8", "[1,1,1,1,1,1,1,1]", 0, 1, 1), 1),
+        ("a bool that is neither", one("BOOL", "[1]", 0, 1, 1), 1),
+        ("name that climbs", file(header(&[tensor("../../w", "U8", "[1]", 0, 1)]), 1), 1),
+        ("name of 1,024 bytes", file(header(&[tensor(&"n".repeat(1_024), "U8", "[1]", 0, 1)]), 1), 1),
+        // 66,176 is 0x10280: the first bytes look like a pickle's.
+        ("length like a pickle", file(format!("{{}}{}", " ".repeat(66_174)), 0), 0),
+    ];
+    for (name, bytes, n_tensors) in cases {
+        let n_bytes = bytes.len();
+        let header = read(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(header.tensors.len(), n_tensors, "{name}");
+        assert_sound(&header, n_bytes);
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_malformed() {
+    let entries = [tensor("a.weight", "F32", "[2,3]", 0, 24), tensor("b.bias", "F16", "[4]", 24, 32)];
+    let whole = file(header(&entries), 32);
+    assert!(read(whole.clone()).is_ok());
+    for cut in 0..whole.len() {
+        let error = read(whole[..cut].to_vec()).expect_err("cut");
+        assert!(matches!(error, Error::Malformed { .. }), "{cut}: {error}");
+        let in_data = cut >= whole.len() - 32;
+        assert!(!in_data || error.to_string().contains("tensor '"), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn the_largest_header_allowed_is_read_in_a_second_or_so() {
+    let entries: Vec<_> =
+        (0..65_536).map(|idx| tensor(&format!("{idx:0180}"), "U8", "[0,1,2]", 0, 0)).collect();
+    let json = header(&entries);
+    assert!(json.len() > 13 << 20 && json.len() < 16 << 20);
+    let started = std::time::Instant::now();
+    assert_eq!(read(file(json, 0)).unwrap().tensors.len(), 65_536);
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
+
+/// The reference reader accepts what is accepted here; these are the files on which it is laxer.
+#[test]
+fn strictness_beyond_the_reference_reader_is_listed() {
+    let mut laxer = Vec::new();
+    for (name, bytes, _) in malformed() {
+        // The reference reader's sum of these sizes overflows, which panics where overflow is checked.
+        if name == "sizes that sum to 2^64" {
+            continue;
+        }
+        let reference = safetensors::SafeTensors::read_metadata(&bytes);
+        if reference.is_ok_and(|(n, metadata)| 8 + n + metadata.data_len() == bytes.len()) {
+            laxer.push(name);
+        }
+    }
+    let listed = [
+        "leading space",
+        "unknown field",
+        "tensor twice",
+        "metadata key twice",
+        "metadata is null",
+        "empty name",
+        "0 by 2^63 by 2^63",
+    ];
+    assert_eq!(laxer, listed);
+}

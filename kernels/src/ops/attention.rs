@@ -106,18 +106,19 @@ impl Attention {
         })
     }
 
-    fn workgroup(&self, e: &Extents, aligned: &Aligned) -> Variant {
+    fn tiled(&self, e: &Extents, aligned: &Aligned) -> Variant {
         let quads = e.d.div_ceil(LANES);
-        // (queries, keys, groups of 4 queries and quads of the result to a lane): few registers for small heads,
-        // and at most 32 quads to a lane for large ones.
-        let (queries, keys, groups, lane_quads) =
-            if quads <= 48 { (32, 32, 2, quads.div_ceil(16)) } else { (16, 64, 4, 2) };
-        let shader = Shader::new("attention_workgroup")
+        // Queries, keys and quads of a tile; groups of 4 queries and quads of the result to a lane. They decide registers
+        // (32 quads of sums at most) and workgroup memory (16 KiB at most).
+        let (queries, keys, slice, groups, lane_quads) =
+            if quads <= 48 { (32, 32, 10, 2, quads.div_ceil(16)) } else { (16, 64, 8, 4, 2) };
+        let shader = Shader::new("attention_tiled")
             .constant("QUERIES", queries)
             .constant("KEYS", keys)
+            .constant("SLICE", slice)
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads as u32);
-        self.variant("attention_workgroup", shader, queries as usize, e, aligned)
+        self.variant("attention_tiled", shader, queries as usize, e, aligned)
     }
 
     /// For adapters whose subgroups are 8 lanes wide.
@@ -266,7 +267,7 @@ impl Op for Attention {
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
         let e = self.extents(inputs);
         let aligned = self.aligned(&e, inputs, caps)?;
-        let mut variants = vec![self.workgroup(&e, &aligned)];
+        let mut variants = vec![self.tiled(&e, &aligned)];
         if caps.software && caps.subgroups == Some(Subgroups { min: 8, max: 8 }) {
             variants.push(self.lanes(&e, &aligned, caps)?);
         }

@@ -1,10 +1,10 @@
-// attention_workgroup.wgsl: y = softmax(scale * q * k^T) * v, per batch and head.
+// attention_tiled.wgsl: y = softmax(scale * q * k^T) * v, per batch and head.
 // Work:      one workgroup per QUERIES queries, online softmax over tiles of KEYS keys. A lane has the scores of
 //            4 queries x 4 keys, then the result of 4 * LANE_GROUPS queries x LANE_QUADS quads.
-// Precision: f32 scores, softmax and sums.
-// Traffic:   k and v read S/QUERIES times, q once per tile from cache, y written once.
-// variant: q=f32 k=f32 v=f32 y=f32 QUERIES=32 KEYS=32 LANE_GROUPS=2 LANE_QUADS=1
-// variant: q=f16 k=f16 v=f16 y=f16 QUERIES=16 KEYS=64 LANE_GROUPS=4 LANE_QUADS=2
+// Precision: f32 scores, softmax and sums; scores are summed in slices, against rounding.
+// Traffic:   k and v read S/QUERIES times, q T/KEYS times, y written once.
+// variant: q=f32 k=f32 v=f32 y=f32 QUERIES=32 KEYS=32 SLICE=10 LANE_GROUPS=2 LANE_QUADS=1
+// variant: q=f16 k=f16 v=f16 y=f16 QUERIES=16 KEYS=64 SLICE=8 LANE_GROUPS=4 LANE_QUADS=2
 struct Params {
     queries: u32,       // S
     keys: u32,          // T
@@ -26,11 +26,16 @@ const LANES: u32 = 64u;
 const QUERY_GROUPS: u32 = QUERIES / 4u;
 const KEY_GROUPS: u32 = KEYS / 4u;                             // QUERY_GROUPS * KEY_GROUPS == LANES
 const QUAD_LANES: u32 = LANES * LANE_GROUPS / QUERY_GROUPS;    // lanes side by side along D
-const DOT: u32 = 16u;                                          // quads summed before they join the score, against rounding
+// One more column than a slice has: lanes that store a row, and lanes that load a column, then use different banks.
+const QUERY_PITCH: u32 = QUERIES + 1u;
+const KEY_PITCH: u32 = KEYS + 1u;
 const MASKED: f32 = -1e30;
 
-var<workgroup> weights: array<vec4<f32>, KEYS * QUERY_GROUPS>; // [key, query group]
-var<workgroup> partials: array<vec4<f32>, LANES>;              // [query group, key group]
+// Constants keep the sum of these within 16 KiB.
+var<workgroup> query_slice: array<vec4<f32>, SLICE * QUERY_PITCH>;  // [quad, query]
+var<workgroup> key_slice: array<vec4<f32>, SLICE * KEY_PITCH>;      // [quad, key]
+var<workgroup> weights: array<vec4<f32>, KEYS * QUERY_GROUPS>;      // [key, query group]
+var<workgroup> partials: array<vec4<f32>, LANES>;                   // [query group, key group]
 var<workgroup> decays: array<vec4<f32>, QUERY_GROUPS>;
 
 @compute @workgroup_size(LANES)
@@ -46,8 +51,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     // Queries and keys beyond the last repeat it: loads stay in bounds, masks and guarded stores discard the rest.
     let query_group = lane / KEY_GROUPS;
     let key_lane = lane % KEY_GROUPS;
-    let query = vec4<u32>(first_query + query_group * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
-    let q_row = (batch * p.queries + min(query, vec4<u32>(last_query))) * p.q_quads + head * d;
+    let q_head = batch * p.queries * p.q_quads + head * d;
+    let query = queries_of(first_query, query_group);
     let seen = select(vec4<u32>(last_key), min(query, vec4<u32>(last_key)), p.causal == 1u);
     var end = p.keys;
     if (p.causal == 1u) { end = min(end, first_query + QUERIES); }
@@ -63,28 +68,38 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let key1 = key0 + KEY_GROUPS;
         let key2 = key1 + KEY_GROUPS;
         let key3 = key2 + KEY_GROUPS;
-        let k0 = kv + min(key0, last_key) * p.kv_quads;
-        let k1 = kv + min(key1, last_key) * p.kv_quads;
-        let k2 = kv + min(key2, last_key) * p.kv_quads;
-        let k3 = kv + min(key3, last_key) * p.kv_quads;
         var s0 = vec4<f32>();
         var s1 = vec4<f32>();
         var s2 = vec4<f32>();
         var s3 = vec4<f32>();
-        for (var start = 0u; start < d; start += DOT) {
+        for (var start = 0u; start < d; start += SLICE) {
+            workgroupBarrier();
+            for (var i = lane; i < QUERIES * SLICE; i += LANES) {
+                let row = min(first_query + i / SLICE, last_query);
+                let quad = min(start + i % SLICE, d - 1u);
+                query_slice[i % SLICE * QUERY_PITCH + i / SLICE] = decode_q(q[q_head + row * p.q_quads + quad]);
+            }
+            for (var i = lane; i < KEYS * SLICE; i += LANES) {
+                let row = min(tile + i / SLICE, last_key);
+                let quad = min(start + i % SLICE, d - 1u);
+                key_slice[i % SLICE * KEY_PITCH + i / SLICE] = decode_k(k[kv + row * p.kv_quads + quad]);
+            }
+            workgroupBarrier();
             var part0 = vec4<f32>();
             var part1 = vec4<f32>();
             var part2 = vec4<f32>();
             var part3 = vec4<f32>();
-            let stop = min(start + DOT, d);
-            for (var i = start; i < stop; i++) {
+            let quads = min(SLICE, d - start);
+            for (var i = 0u; i < quads; i++) {
+                let query_at = i * QUERY_PITCH + query_group;
                 let queries = mat4x4<f32>(
-                    decode_q(q[q_row.x + i]), decode_q(q[q_row.y + i]),
-                    decode_q(q[q_row.z + i]), decode_q(q[q_row.w + i]));
-                part0 += decode_k(k[k0 + i]) * queries;
-                part1 += decode_k(k[k1 + i]) * queries;
-                part2 += decode_k(k[k2 + i]) * queries;
-                part3 += decode_k(k[k3 + i]) * queries;
+                    query_slice[query_at], query_slice[query_at + QUERY_GROUPS],
+                    query_slice[query_at + 2u * QUERY_GROUPS], query_slice[query_at + 3u * QUERY_GROUPS]);
+                let key_at = i * KEY_PITCH + key_lane;
+                part0 += key_slice[key_at] * queries;
+                part1 += key_slice[key_at + KEY_GROUPS] * queries;
+                part2 += key_slice[key_at + 2u * KEY_GROUPS] * queries;
+                part3 += key_slice[key_at + 3u * KEY_GROUPS] * queries;
             }
             s0 += part0;
             s1 += part1;
@@ -151,16 +166,21 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var i = 0u; i < KEY_GROUPS; i++) {
             all += partials[(group + g) * KEY_GROUPS + i];
         }
-        let row = first_query + (group + g) * 4u;
+        let row = queries_of(first_query, group + g);
         for (var c = 0u; c < LANE_QUADS; c++) {
             let quad = quad_lane + c * QUAD_LANES;
             let s = sums[g * LANE_QUADS + c];
-            store(s[0] / all.x, row, batch, head, quad);
-            store(s[1] / all.y, row + 1u, batch, head, quad);
-            store(s[2] / all.z, row + 2u, batch, head, quad);
-            store(s[3] / all.w, row + 3u, batch, head, quad);
+            store(s[0] / all.x, row.x, batch, head, quad);
+            store(s[1] / all.y, row.y, batch, head, quad);
+            store(s[2] / all.z, row.z, batch, head, quad);
+            store(s[3] / all.w, row.w, batch, head, quad);
         }
     }
+}
+
+// The queries of a query group; neighbouring groups have neighbouring queries.
+fn queries_of(first_query: u32, group: u32) -> vec4<u32> {
+    return vec4<u32>(first_query + group) + vec4<u32>(0u, QUERY_GROUPS, 2u * QUERY_GROUPS, 3u * QUERY_GROUPS);
 }
 
 fn store(value: vec4<f32>, query: u32, batch: u32, head: u32, quad: u32) {

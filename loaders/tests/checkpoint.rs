@@ -1,0 +1,296 @@
+//! Checkpoints in shards, by other names, and in a diffusers folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use photogram_loaders::safetensors::{Data, Limits, Tensor, to_bytes};
+use photogram_loaders::{Checkpoint, DiffusersFolder, Error, Folder, Prefer, Rename};
+use pollster::block_on;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A safetensors file of scalars, one for each name.
+fn scalars(names: &[&str]) -> Vec<u8> {
+    let tensors: Vec<_> =
+        names.iter().map(|name| Tensor { name, shape: &[], data: Data::F32(&[1.0]) }).collect();
+    to_bytes(&tensors, &BTreeMap::new()).unwrap()
+}
+
+/// A folder of these files.
+fn folder(files: &[(&str, Vec<u8>)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    folder
+}
+
+fn json(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Two shards, `one` with a and b, `two` with c, and an index with this map.
+fn sharded(weight_map: Value) -> Result<Checkpoint, Error> {
+    let folder = folder(&[
+        ("model/one.safetensors", scalars(&["a", "b"])),
+        ("model/two.safetensors", scalars(&["c"])),
+        ("model/bad.safetensors", b"{}".to_vec()),
+        ("model/pickle.safetensors", b"\x80\x02}q\x00.0123".to_vec()),
+        ("secret.safetensors", scalars(&["c"])),
+        (&format!("model/{INDEX}"), json(&json!({"metadata": {"total_size": 12}, "weight_map": weight_map}))),
+    ]);
+    block_on(Checkpoint::open(folder.path().join("model").join(INDEX), &Limits::default()))
+}
+
+#[test]
+fn shards_read_as_one() {
+    let checkpoint =
+        sharded(json!({"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"})).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(checkpoint.require("c").unwrap().source.label().ends_with("/two.safetensors"));
+    assert!(checkpoint.label().ends_with(INDEX));
+    let error = checkpoint.require("d\u{1b}").unwrap_err().to_string();
+    assert!(
+        error.ends_with("tensor 'd\\u{1b}': expected a tensor, found none of that name among 3"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_index_that_does_not_fit_its_shards_is_malformed() {
+    let one = "one.safetensors";
+    let long = format!("{}.safetensors", "s".repeat(2_000));
+    let cases = [
+        (json!({"a": one, "b": one, "c": "../secret.safetensors"}), "found '../secret.safetensors'"),
+        (json!({"a": one, "b": one, "c": "x/../../secret.safetensors"}), "a relative path inside the folder"),
+        (json!({"a": "/etc/passwd"}), "a relative path inside the folder, found '/etc/passwd'"),
+        (json!({"a": "..\\secret.safetensors"}), "a relative path inside the folder"),
+        (json!({"a": "C:\\secret.safetensors"}), "a relative path inside the folder"),
+        (json!({"a": "\u{1b}]0;x"}), "found '\\u{1b}]0;x'"),
+        (json!({"a": ""}), "a relative path inside the folder"),
+        (json!({"a": long}), "a relative path inside the folder"),
+        (
+            json!({"a": one, "b": one, "c": "three.safetensors"}),
+            "weight_map: expected shard 'three.safetensors', found",
+        ),
+        (
+            json!({"a": one, "b": one, "d": "two.safetensors"}),
+            "expected tensor 'd' in shard 'two.safetensors'",
+        ),
+        (json!({"a": one, "b": "two.safetensors", "c": "two.safetensors"}), "expected tensor 'b' in shard"),
+        (
+            json!({"a": one, "c": "two.safetensors"}),
+            "expected every tensor of its shards, found tensor 'b' in shard",
+        ),
+        (json!({"a": INDEX}), "model.safetensors.index.json: header"),
+        (json!({"a": "bad.safetensors"}), "bad.safetensors: header"),
+        (json!(["a"]), "weight_map: expected an object from tensors to files"),
+        (json!({"a": 1}), "weight_map"),
+        (json!(null), "weight_map"),
+    ];
+    for (weight_map, expected) in cases {
+        let error = sharded(weight_map.clone()).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{weight_map}: {error}");
+        assert!(error.to_string().contains(expected), "{error}\nlacks {expected}");
+    }
+    assert!(matches!(sharded(json!({"a": "pickle.safetensors"})), Err(Error::Unsupported { .. })));
+}
+
+#[test]
+fn an_index_of_too_many_shards_is_unsupported() {
+    let shards: Vec<_> =
+        (0..1_025).map(|idx| (format!("{idx}.safetensors"), scalars(&[&format!("t{idx}")]))).collect();
+    let weight_map: BTreeMap<_, _> =
+        (0..1_025).map(|idx| (format!("t{idx}"), format!("{idx}.safetensors"))).collect();
+    let mut files: Vec<_> = shards.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    files.push((INDEX, json(&json!({"weight_map": weight_map}))));
+    let folder = folder(&files);
+    let error = block_on(Checkpoint::open(folder.path().join(INDEX), &Limits::default())).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+#[test]
+fn a_weight_mapped_twice_is_malformed() {
+    let index = br#"{"weight_map": {"a": "one.safetensors", "a": "two.safetensors"}}"#.to_vec();
+    let folder =
+        folder(&[("one.safetensors", scalars(&["a"])), ("two.safetensors", scalars(&["a"])), (INDEX, index)]);
+    let error = block_on(Checkpoint::open(folder.path().join(INDEX), &Limits::default())).unwrap_err();
+    assert!(error.to_string().contains("key 'a' twice"), "{error}");
+}
+
+#[test]
+fn a_path_that_is_not_there_is_not_found() {
+    let folder = folder(&[]);
+    for name in ["absent.safetensors", INDEX, "absent/x.safetensors"] {
+        let error = block_on(Checkpoint::open(folder.path().join(name), &Limits::default())).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    }
+}
+
+fn single(names: &[&str]) -> Checkpoint {
+    let folder = folder(&[("x.safetensors", scalars(names))]);
+    block_on(Checkpoint::open(folder.path().join("x.safetensors"), &Limits::default())).unwrap()
+}
+
+#[test]
+fn rules_give_tensors_other_names() {
+    let checkpoint = single(&["unet.in.0.weight", "unet.in.1.weight", "unet.in.10.weight", "vae.w", "ema.w"]);
+    let rules = [
+        Rename::prefix("unet.in.", "down."),
+        Rename::prefix("unet.in.1.", "mid."),
+        Rename::prefix("vae.", ""),
+        Rename::tensor("vae.w", "decoder.w"),
+        Rename::tensor("vae.w", "ignored"),
+        Rename::tensor("absent", "absent"),
+    ];
+    let renamed = checkpoint.renamed(&rules).unwrap();
+    let names: Vec<_> = renamed.names().collect();
+    assert_eq!(names, ["decoder.w", "down.0.weight", "down.10.weight", "mid.weight"]);
+    assert_eq!(renamed.require("mid.weight").unwrap().name, "unet.in.1.weight");
+    let error = renamed.require("mid.weight").unwrap().unexpected("F32[2]").to_string();
+    assert!(error.ends_with("tensor 'unet.in.1.weight': expected F32[2], found F32[]"), "{error}");
+
+    let scoped = checkpoint.scoped("unet.in.");
+    assert_eq!(scoped.names().collect::<Vec<_>>(), ["0.weight", "1.weight", "10.weight"]);
+    assert_eq!(checkpoint.scoped("none.").names().len(), 0);
+    assert_eq!(checkpoint.renamed(&[]).unwrap().names().len(), 0);
+}
+
+#[test]
+fn two_tensors_may_not_get_one_name() {
+    let checkpoint = single(&["a.w", "b.w"]);
+    let error =
+        checkpoint.renamed(&[Rename::prefix("a.", ""), Rename::prefix("b.", "")]).unwrap_err().to_string();
+    assert!(error.ends_with("tensor 'w': expected one tensor, found 'a.w' and 'b.w'"), "{error}");
+}
+
+fn index() -> Value {
+    json!({
+        "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1", "requires_safety_checker": false,
+        "unet": ["diffusers", "UNet2DConditionModel"], "text_encoder": ["transformers", "CLIPTextModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [null, null], "sizes": [1, 2, 3],
+    })
+}
+
+fn diffusers(files: &[(&str, Vec<u8>)]) -> (TempDir, Result<DiffusersFolder, Error>) {
+    let mut files = files.to_vec();
+    files.push(("model_index.json", json(&index())));
+    let folder = folder(&files);
+    let opened = Folder::on_disk(folder.path()).and_then(|folder| block_on(DiffusersFolder::open(folder)));
+    (folder, opened)
+}
+
+#[test]
+fn the_index_names_parts() {
+    let (_folder, model) = diffusers(&[
+        ("unet/config.json", b"{\"in_channels\": 4}".to_vec()),
+        ("scheduler/scheduler_config.json", b"{\"steps_offset\": 1}".to_vec()),
+        ("text_encoder/model.safetensors", scalars(&["t"])),
+    ]);
+    let model = model.unwrap();
+    assert_eq!(model.class(), "StableDiffusionPipeline");
+    let parts: Vec<_> = model.parts().map(|(name, part)| (name, part.class.as_str())).collect();
+    assert_eq!(
+        parts,
+        [("scheduler", "DDIMScheduler"), ("text_encoder", "CLIPTextModel"), ("unet", "UNet2DConditionModel")]
+    );
+    assert_eq!(model.part("unet").unwrap().library, "diffusers");
+    assert!(model.part("safety_checker").is_none() && model.part("requires_safety_checker").is_none());
+    assert!(!model.index().require::<bool>("requires_safety_checker").unwrap());
+    assert_eq!(block_on(model.config("unet")).unwrap().require::<usize>("in_channels").unwrap(), 4);
+    assert_eq!(block_on(model.config("scheduler")).unwrap().require::<usize>("steps_offset").unwrap(), 1);
+
+    let error = block_on(model.config("text_encoder")).unwrap_err().to_string();
+    let expected =
+        "/text_encoder: files: expected config.json or scheduler_config.json, found model.safetensors";
+    assert!(error.ends_with(expected), "{error}");
+    let error = block_on(model.config("vae")).unwrap_err().to_string();
+    assert!(
+        error.contains("files: expected vae/, found model_index.json, scheduler/, text_encoder/, unet/"),
+        "{error}"
+    );
+    let error = block_on(model.checkpoint("unet", Prefer::Full, &Limits::default())).unwrap_err();
+    assert!(matches!(error, Error::Malformed { .. }));
+    let expected =
+        "/unet: files: expected diffusion_pytorch_model.safetensors or model.safetensors, found config.json";
+    assert!(error.to_string().ends_with(expected), "{error}");
+    assert!(matches!(block_on(model.config("../unet")), Err(Error::Malformed { .. })));
+}
+
+#[test]
+fn an_index_without_a_class_is_malformed() {
+    for (index, expected) in [
+        (b"{}".to_vec(), "key '_class_name': expected a string, found nothing"),
+        (b"{\"_class_name\": [\"a\"]}".to_vec(), "key '_class_name'"),
+        (b"[]".to_vec(), "model_index.json: JSON"),
+        (b"{".to_vec(), "model_index.json: JSON"),
+    ] {
+        let folder = folder(&[("model_index.json", index)]);
+        let error = block_on(DiffusersFolder::open(Folder::on_disk(folder.path()).unwrap())).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }) && error.to_string().contains(expected), "{error}");
+    }
+    let empty = folder(&[]);
+    let error =
+        block_on(DiffusersFolder::open(Folder::on_disk(empty.path()).unwrap())).unwrap_err().to_string();
+    assert!(error.ends_with("expected model_index.json, found an empty folder"), "{error}");
+}
+
+/// The file that the weights of a unet folder with these files come from.
+fn chosen(names: &[&str], prefer: Prefer) -> Result<String, Error> {
+    let files: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let bytes = match *name {
+                name if name.ends_with(".json") => json(&json!({"weight_map": {"w": "shard.safetensors"}})),
+                _ => scalars(&["w"]),
+            };
+            (format!("unet/{name}"), bytes)
+        })
+        .collect();
+    let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let (folder, model) = diffusers(&files);
+    let checkpoint = block_on(model?.checkpoint("unet", prefer, &Limits::default()))?;
+    let label = Path::new(checkpoint.label());
+    assert!(label.starts_with(folder.path()));
+    Ok(label.file_name().unwrap().to_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_preferred_weights_are_taken_or_what_there_is() {
+    let (full, fp16) = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors");
+    let shards = "diffusion_pytorch_model.safetensors.index.json";
+    let fp16_shards = "diffusion_pytorch_model.safetensors.index.fp16.json";
+    let encoder = "model.safetensors";
+    let cases = [
+        (vec![full, fp16], Prefer::Full, full),
+        (vec![full, fp16], Prefer::Fp16, fp16),
+        (vec![full], Prefer::Fp16, full),
+        (vec![fp16], Prefer::Full, fp16),
+        (vec![full, "diffusion_pytorch_model.bin"], Prefer::Full, full),
+        (vec![shards, "shard.safetensors"], Prefer::Full, shards),
+        (vec![shards, fp16_shards, "shard.safetensors"], Prefer::Fp16, fp16_shards),
+        (vec![fp16_shards, "shard.safetensors"], Prefer::Full, fp16_shards),
+        (vec![encoder, "model.fp16.safetensors"], Prefer::Full, encoder),
+        (vec![encoder, "model.fp16.safetensors"], Prefer::Fp16, "model.fp16.safetensors"),
+    ];
+    for (names, prefer, expected) in cases {
+        assert_eq!(chosen(&names, prefer).unwrap(), expected, "{names:?} {prefer:?}");
+    }
+}
+
+#[test]
+fn a_folder_of_pickles_is_unsupported() {
+    for pickle in ["diffusion_pytorch_model.bin", "pytorch_model.bin", "model.ckpt"] {
+        let error = chosen(&["config.txt", pickle], Prefer::Full).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("/unet/{pickle}: a pickle")) && text.contains("save_pretrained"),
+            "{text}"
+        );
+    }
+}

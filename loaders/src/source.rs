@@ -70,6 +70,11 @@ impl FileSource {
         let len = file.metadata().map_err(|source| Error::reading(&label, "open", source))?.len();
         Ok(Self { label, file, len })
     }
+
+    /// Its label, and the file for a decoder that reads from the beginning.
+    pub(crate) fn into_parts(self) -> (String, File) {
+        (self.label, self.file)
+    }
 }
 
 impl Source for FileSource {

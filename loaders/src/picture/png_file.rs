@@ -2,13 +2,12 @@
 //!
 //! Source: PNG specification, third edition, 11.3.3 (tEXt, zTXt, iTXt).
 
-use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
 
 use super::RgbPicture;
 use crate::terminal::escaped;
-use crate::{Error, FileSource, Source, write_with};
+use crate::{Error, FileSource, write_with};
 
 /// Bytes of one text after it is decompressed: a kilobyte of zTXt can hold a megabyte.
 const MAX_TEXT_BYTES: usize = 64 << 10;
@@ -51,9 +50,7 @@ fn is_plain(c: char) -> bool {
 /// # Errors  [`Error::NotFound`]; [`Error::Io`]; [`Error::Malformed`]; [`Error::Unsupported`] for a text of more
 ///   than 64 KiB
 pub fn read_png_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>, Error> {
-    let path = path.as_ref();
-    let label = FileSource::open(path)?.label().to_owned();
-    let file = File::open(path).map_err(|source| Error::reading(&label, "open", source))?;
+    let (label, file) = FileSource::open(path)?.into_parts();
     let refused = |error| refused(&label, error);
 
     let limits = png::Limits { bytes: MAX_KEPT_BYTES };

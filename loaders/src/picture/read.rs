@@ -1,6 +1,5 @@
 //! Reads a picture as RGB, upright and without transparency.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use super::RgbPicture;
 use crate::terminal::escaped;
-use crate::{Error, FileSource, Source};
+use crate::{Error, FileSource};
 
 /// The longest side that is read.
 const MAX_SIDE: u32 = 16_384;
@@ -24,9 +23,7 @@ const MAX_BYTES: u64 = 1 << 30;
 /// # Errors  [`Error::NotFound`]; [`Error::Io`]; [`Error::Malformed`]; [`Error::Unsupported`] for another format,
 ///   a colour type the decoders lack, or a picture of more than 16,384 pixels a side
 pub fn read_rgb(path: impl AsRef<Path>) -> Result<RgbPicture, Error> {
-    let path = path.as_ref();
-    let label = FileSource::open(path)?.label().to_owned();
-    let file = File::open(path).map_err(|source| Error::reading(&label, "open", source))?;
+    let (label, file) = FileSource::open(path)?.into_parts();
     let mut reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
         .map_err(|source| Error::Io { path: label.clone(), doing: "read", source })?;

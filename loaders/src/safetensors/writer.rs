@@ -68,7 +68,7 @@ pub fn write(path: &Path, tensors: &[Tensor<'_>], metadata: &BTreeMap<String, St
     write_with(path, |out| write_to(out, tensors, metadata))
 }
 
-/// The bytes of the file that [`write`] would write.
+/// The bytes of the file that [`write()`] would write.
 ///
 /// # Errors  [`io::ErrorKind::InvalidInput`] if a name stands twice or a shape does not fit its values
 pub fn to_bytes(tensors: &[Tensor<'_>], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {

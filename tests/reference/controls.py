@@ -281,6 +281,7 @@ def main() -> int:
     for mistake in MISTAKES:
         costs = {f"{run.folder.parent.name}/{run.folder.name}": cost for run in chosen if (cost := run.cost(mistake)) is not None}
         if not costs:
+            weak += [] if sys.argv[1:] else [mistake.name]
             continue
         least = min(costs, key=costs.get)
         n_above = sum(cost > REQUIRED for cost in costs.values())

@@ -13,6 +13,7 @@ pub mod nn;
 pub mod noise;
 pub mod pipelines;
 pub mod plan;
+pub mod recorded;
 pub mod reference;
 pub mod samplers;
 pub mod validate;

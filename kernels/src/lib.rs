@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod host;
 mod host_tensor;
 mod op;
 pub mod ops;

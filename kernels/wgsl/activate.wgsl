@@ -1,4 +1,4 @@
-// activate.wgsl: y = activation(x).
+// activate.wgsl: y = factor * activation(x).
 // Work:      one invocation per quad.
 // Precision: f32 arithmetic; loads and stores as encoded.
 // Traffic:   x read once, y written once.
@@ -6,7 +6,8 @@
 // variant: x=f16 y=f16
 struct Params {
     quads: u32,         // quads of the bound window
-    activation: u32,
+    activation: u32,    // 0: none
+    factor: f32,
 }
 var<immediate> p: Params;
 
@@ -21,5 +22,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let i = flat_index(id, groups);
     if (i >= p.quads) { return; }
     // Every activation maps zero to zero, so a row's padding stays zero.
-    y[i] = encode_y(activate(decode_x(x[i]), p.activation));
+    y[i] = encode_y(p.factor * activate(decode_x(x[i]), p.activation));
 }

@@ -2,11 +2,10 @@
 // Work:      one invocation per 8 rows x 8 columns, held in registers; no workgroup memory.
 // Precision: f32 sums in the order of k.
 // Traffic:   a read N/8 times, w read M/8 times, y written once.
-// variant: a=f32 w=f16 y=f32
-// variant: a=f16 w=bf16 y=f16 bias=f32 BIAS residual=f16 RESIDUAL
-// variant: a=f32 w=f32 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS
-// variant: CONV a=f32 w=f16 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS
-// variant: CONV a=f16 w=f16 y=f16 bias=f16 BIAS residual=f16 RESIDUAL
+// variant: a=f32 w=f16 y=f32 bias=f32 batch_bias=f32 residual=f32
+// variant: a=f16 w=bf16 y=f16 bias=f32 batch_bias=f16 residual=f16
+// variant: CONV a=f32 w=f32 y=f32 bias=f16 batch_bias=f32 residual=f32
+// variant: CONV a=f16 w=f16 y=f16 bias=f32 batch_bias=f32 residual=f32
 #import contraction
 
 @group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]

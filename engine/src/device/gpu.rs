@@ -42,6 +42,8 @@ struct Inner {
     failure: Arc<OnceLock<DeviceError>>,
     held_bytes: Arc<AtomicU64>,
     peak_bytes: AtomicU64,
+    /// Allocations so far.
+    allocations: AtomicU64,
 }
 
 /// A tensor in a buffer on the device. Clones share the buffer.
@@ -54,6 +56,8 @@ pub struct DeviceTensor {
 /// A buffer whose bytes are accounted for until its last owner drops it.
 pub(super) struct Allocation {
     pub(super) buffer: wgpu::Buffer,
+    /// Never given to another allocation, unlike an address.
+    id: u64,
     held_bytes: Arc<AtomicU64>,
 }
 
@@ -86,9 +90,14 @@ impl DeviceTensor {
         &self.allocation.buffer
     }
 
-    /// Identifies the buffer among all that are alive.
-    pub(super) fn key(&self) -> usize {
-        Arc::as_ptr(&self.allocation) as usize
+    /// Whether no other tensor shares the buffer.
+    pub fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.allocation) == 1
+    }
+
+    /// Identifies the buffer among all there ever were.
+    pub(super) fn key(&self) -> u64 {
+        self.allocation.id
     }
 }
 
@@ -200,6 +209,7 @@ impl Gpu {
                 failure,
                 held_bytes: Arc::default(),
                 peak_bytes: AtomicU64::new(0),
+                allocations: AtomicU64::new(0),
             }),
         }
     }
@@ -269,7 +279,8 @@ impl Gpu {
         }
         let now = inner.held_bytes.fetch_add(size, Ordering::Relaxed) + size;
         inner.peak_bytes.fetch_max(now, Ordering::Relaxed);
-        Ok(Arc::new(Allocation { buffer, held_bytes: inner.held_bytes.clone() }))
+        let id = inner.allocations.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Allocation { buffer, id, held_bytes: inner.held_bytes.clone() }))
     }
 
     /// Runs wgpu calls and turns a validation error among them into a value.

@@ -25,7 +25,7 @@ pub struct Program {
     /// `Params` of every launch on devices without immediates.
     uniforms: Option<(DeviceTensor, wgpu::BindGroup)>,
     /// Bind groups of launches that touch inputs or outputs, by launch and buffers.
-    external: Mutex<HashMap<(usize, Vec<usize>), wgpu::BindGroup>>,
+    external: Mutex<HashMap<(usize, Vec<u64>), wgpu::BindGroup>>,
 }
 
 struct Launch {
@@ -177,8 +177,7 @@ impl Program {
         if let Some(group) = external.get(&key) {
             return Ok(group.clone());
         }
-        // A buffer that is gone may lend its address to a new one: a group keeps its buffers alive, so a key stays valid
-        // for as long as it is here. The bound keeps a long run from holding every buffer it ever saw.
+        // A group keeps its buffers alive: the bound keeps a long run from holding every buffer it ever saw.
         if external.len() > 4 * self.launches.len() + 64 {
             external.clear();
         }

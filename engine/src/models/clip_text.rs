@@ -78,7 +78,7 @@ impl ClipTextConfig {
 }
 
 /// Keys that do not change what the encoder computes.
-const REMARKS: [&str; 12] = [
+const REMARKS: [&str; 13] = [
     "architectures",
     "attention_dropout",
     "bos_token_id",
@@ -91,6 +91,7 @@ const REMARKS: [&str; 12] = [
     "pad_token_id",
     "projection_dim",
     "torch_dtype",
+    "transformers_version",
 ];
 
 /// The text encoder with its weights.

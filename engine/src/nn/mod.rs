@@ -123,7 +123,7 @@ impl<'w> Net<'w> {
     /// # Errors
     /// [`Error::Graph`] if the shapes do not hold the same rows.
     pub fn reshape(&mut self, x: ValueId, shape: &[usize]) -> Result<ValueId, Error> {
-        self.apply(Reshape { shape: shape.to_vec() }, &[x])
+        self.apply(Reshape { shape: shape.into() }, &[x])
     }
 
     /// `a + b`.

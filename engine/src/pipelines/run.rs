@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use kernels::HostTensor;
+use kernels::{HostTensor, TensorType};
 
 use super::denoiser::DenoiserShape;
 use super::picture::Image;
@@ -97,6 +97,14 @@ pub struct Run<'p> {
     context: DeviceTensor,
     guidance: Option<DeviceTensor>,
     encoded: Option<DeviceTensor>,
+    evaluation: Evaluation,
+}
+
+/// Tensors that every evaluation of the denoiser writes anew.
+struct Evaluation {
+    input_scale: DeviceTensor,
+    time: DeviceTensor,
+    output: DeviceTensor,
 }
 
 impl<'p> Run<'p> {
@@ -131,7 +139,14 @@ impl<'p> Run<'p> {
             terms.push((trajectory.start.latent, encoded.clone()));
         }
         let x = pipeline.combiner.sum(&pipeline.gpu, &terms).await?;
+        let features = TensorType::new(shape.dtype, [shape.batch(), pipeline.model.unet.config.time_features()]);
+        let evaluation = Evaluation {
+            input_scale: pipeline.gpu.allocate("input scale", coefficients(&[]).ty().clone())?,
+            time: pipeline.gpu.allocate("time", features)?,
+            output: pipeline.gpu.allocate("prediction", x.ty().clone())?,
+        };
         Ok(Run {
+            evaluation,
             slots: vec![None; trajectory.n_slots],
             size: request.size,
             step: 0,
@@ -233,21 +248,16 @@ impl<'p> Run<'p> {
             unet.flip_sin_to_cos,
             unet.freq_shift,
         );
-        let (batch, n) = (self.shape.batch(), features.len());
-        let time = kernels::TensorType::new(self.shape.dtype, [batch, n]);
-        let time = HostTensor::new(time, features.repeat(batch));
-        let mut inputs = vec![
-            self.x.clone(),
-            gpu.upload_new("input scale", &coefficients(&[step.input_scale])).await?,
-        ];
+        let Evaluation { input_scale, time, output } = &self.evaluation;
+        gpu.upload(input_scale, &coefficients(&[step.input_scale])).await?;
+        gpu.upload(time, &HostTensor::new(time.ty().clone(), features.repeat(self.shape.batch()))).await?;
+        let mut inputs = vec![self.x.clone(), input_scale.clone()];
         inputs.extend(self.guidance.clone());
-        inputs.push(self.context.clone());
-        inputs.push(gpu.upload_new("time", &time).await?);
-        let output = gpu.allocate("prediction", self.x.ty().clone())?;
+        inputs.extend([self.context.clone(), time.clone()]);
         let first: &[Rate] = &[Rate::Load, Rate::Prompt, Rate::Step];
         let rates = if self.step == 0 { first } else { &[Rate::Step] };
-        self.program.run(gpu, rates, &inputs, std::slice::from_ref(&output)).await?;
-        Ok(output)
+        self.program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
+        Ok(output.clone())
     }
 
     async fn combine(

@@ -21,6 +21,8 @@ pub(super) fn coefficients(values: &[f64]) -> HostTensor {
 pub(super) struct Combiner {
     ty: TensorType,
     programs: HashMap<usize, Program>,
+    /// Results, reused once nobody holds them: the queue runs in order, so their last reader has its turn first.
+    pool: Vec<DeviceTensor>,
     /// The last limit that was asked for, and its program.
     clamp: Option<(f64, Program)>,
 }
@@ -28,7 +30,7 @@ pub(super) struct Combiner {
 impl Combiner {
     /// Sums of f32 tensors of `shape`.
     pub(super) fn new(shape: &[usize]) -> Self {
-        Combiner { ty: TensorType::new(DType::F32, shape), programs: HashMap::new(), clamp: None }
+        Combiner { ty: TensorType::new(DType::F32, shape), programs: HashMap::new(), pool: Vec::new(), clamp: None }
     }
 
     /// [`Combiner::sum`] with each element held within `+-limit`.
@@ -40,7 +42,7 @@ impl Combiner {
     ) -> Result<DeviceTensor, Error> {
         let sum = self.sum(gpu, terms).await?;
         let Some(limit) = limit else { return Ok(sum) };
-        let to = gpu.allocate("clamped", self.ty.clone())?;
+        let to = self.free(gpu)?;
         if self.clamp.as_ref().is_none_or(|(known, _)| *known != limit) {
             let mut graph = Graph::new();
             let x = graph.input("sum", self.ty.clone(), Rate::Step);
@@ -60,10 +62,7 @@ impl Combiner {
         gpu: &Gpu,
         terms: &[(f64, DeviceTensor)],
     ) -> Result<DeviceTensor, Error> {
-        let to = gpu.allocate("combination", self.ty.clone())?;
-        if terms.is_empty() {
-            return Ok(to);
-        }
+        let to = self.free(gpu)?;
         let (first, rest) = terms.split_at(terms.len().min(LinearCombination::MAX_TERMS));
         if !rest.is_empty() {
             let partial = Box::pin(self.sum(gpu, first)).await?;
@@ -80,6 +79,16 @@ impl Combiner {
         inputs.push(factors);
         program.run(gpu, &[Rate::Step], &inputs, std::slice::from_ref(&to)).await?;
         Ok(to)
+    }
+
+    /// A tensor that nobody reads any more.
+    fn free(&mut self, gpu: &Gpu) -> Result<DeviceTensor, Error> {
+        if let Some(tensor) = self.pool.iter().find(|tensor| tensor.is_unshared()) {
+            return Ok(tensor.clone());
+        }
+        let tensor = gpu.allocate("combination", self.ty.clone())?;
+        self.pool.push(tensor.clone());
+        Ok(tensor)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The shaders that [`MatMul`](super::MatMul) and [`Conv2d`](super::Conv2d) share: `wgsl/matmul_*.wgsl`.
 
-use super::{Activation, Epilogue};
+use super::Epilogue;
 use crate::op::{Bind, Caps, Dispatch, Operand, Subgroups, Variant, fold_grid};
 use crate::types::TensorType;
 use crate::wgsl::Shader;
@@ -113,8 +113,7 @@ impl Contraction<'_> {
             .encoding("a", a.dtype)
             .encoding("w", w.dtype)
             .encoding("y", self.y.dtype);
-        let shader = self.epilogue.specialise(shader, self.inputs, 2);
-        let activation = Activation::number(self.epilogue.activation);
+        let shader = self.epilogue.specialise(shader, self.inputs, 2, &self.y);
         let dispatches = self
             .bands
             .iter()
@@ -126,10 +125,10 @@ impl Contraction<'_> {
                     Bind::read(1, Operand::Input(1)),
                     Bind::write(5, Operand::Output).rows(&self.y, first, rows),
                 ];
-                binds.extend(self.epilogue.binds(self.inputs, 2, first, rows));
+                binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
                 let mut params =
                     [m, self.y.channels(), a.quads(), self.batch_rows].map(|v| v as u32).to_vec();
-                params.extend([activation, first as u32]);
+                params.extend([self.epilogue.word(), first as u32]);
                 params.extend(&band.addressing);
                 let grid = algorithm.grid(m, self.batches, self.y.quads(), caps);
                 Dispatch { shader: shader.clone(), binds, params, grid }

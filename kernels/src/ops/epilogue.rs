@@ -3,7 +3,7 @@
 use super::{Activate, Activation, check_float, check_shape};
 use crate::host_tensor::HostTensor;
 use crate::op::{Attributes, Bind, Op, OpError, Operand};
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 use crate::wgsl::Shader;
 
 /// `y = activation(sum + bias + batch_bias) + residual`, each part optional.
@@ -103,41 +103,56 @@ impl Epilogue {
         value
     }
 
-    /// Adds flags and encodings; operands start at `first` of the operation's inputs.
-    pub(super) fn specialise(&self, mut shader: Shader, inputs: &[TensorType], first: usize) -> Shader {
-        let mut next = first;
-        for (present, name, flag) in [
-            (self.bias, "bias", "BIAS"),
-            (self.batch_bias, "batch_bias", "BATCH_BIAS"),
-            (self.residual, "residual", "RESIDUAL"),
-        ] {
-            if present {
-                shader = shader.encoding(name, inputs[next].dtype).flag(flag, true);
-                next += 1;
-            }
-        }
-        shader
+    /// Its parts as `epilogue.wgsl` reads them: the activation's number, and a bit for each operand.
+    ///
+    /// They are no flags of the shader, so that contractions which differ in them alone share a pipeline.
+    pub(super) fn word(&self) -> u32 {
+        let bits = [self.bias, self.batch_bias, self.residual].into_iter().zip([1 << 8, 1 << 9, 1 << 10]);
+        let operands = bits.map(|(present, bit)| if present { bit } else { 0 }).sum::<u32>();
+        Activation::number(self.activation) | operands
     }
 
-    /// Bindings 2, 3 and 4: the residual is bound by the same rows as the result.
+    /// Each operand with its position among `inputs`, where this epilogue's start at `first`, if it is present.
+    fn positions(&self, first: usize) -> [(&'static str, Option<usize>); 3] {
+        let mut next = first;
+        [("bias", self.bias), ("batch_bias", self.batch_bias), ("residual", self.residual)].map(
+            |(name, present)| {
+                let position = present.then_some(next);
+                next += usize::from(present);
+                (name, position)
+            },
+        )
+    }
+
+    /// Adds encodings; an absent operand gets the usual one.
+    pub(super) fn specialise(
+        &self,
+        shader: Shader,
+        inputs: &[TensorType],
+        first: usize,
+        result: &TensorType,
+    ) -> Shader {
+        self.positions(first).into_iter().fold(shader, |shader, (name, position)| {
+            let usual = if name == "bias" { DType::F32 } else { result.dtype };
+            shader.encoding(name, position.map_or(usual, |i| inputs[i].dtype))
+        })
+    }
+
+    /// Bindings 2, 3 and 4: the residual is bound by the same rows as the result. In an absent operand's place stands
+    /// `absent`, which is not read.
     pub(super) fn binds(
         &self,
         inputs: &[TensorType],
         first: usize,
-        first_row: usize,
-        rows: usize,
+        rows: (usize, usize),
+        absent: Operand,
     ) -> Vec<Bind> {
-        let mut next = first;
-        let mut binds = Vec::new();
-        for (present, binding) in [(self.bias, 2), (self.batch_bias, 3), (self.residual, 4)] {
-            if !present {
-                continue;
-            }
-            let bind = Bind::read(binding, Operand::Input(next));
-            binds.push(if binding == 4 { bind.rows(&inputs[next], first_row, rows) } else { bind });
-            next += 1;
-        }
-        binds
+        let bind = |(binding, (name, position)): (u32, (&str, Option<usize>))| {
+            let Some(i) = position else { return Bind::read(binding, absent) };
+            let bind = Bind::read(binding, Operand::Input(i));
+            if name == "residual" { bind.rows(&inputs[i], rows.0, rows.1) } else { bind }
+        };
+        (2..).zip(self.positions(first)).map(bind).collect()
     }
 
     /// This epilogue followed by `next`, if it can be: `(epilogue, operands of next that it takes)`.

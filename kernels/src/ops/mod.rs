@@ -4,21 +4,47 @@ mod activation;
 mod attention;
 mod bands;
 mod binary;
+mod cast;
+mod clamp;
+mod concat;
 mod contraction;
 mod conv2d;
 mod epilogue;
+mod gather;
+mod geglu;
 mod group_norm;
 mod layer_norm;
+mod linear_combination;
 mod matmul;
+mod non_finite;
+mod permute;
+mod reshape;
+mod rgb;
+mod scale;
+mod slice;
+mod strided;
+mod upsample;
 
 pub use activation::{Activate, Activation};
 pub use attention::Attention;
 pub use binary::{Add, Mul};
+pub use cast::Cast;
+pub use clamp::Clamp;
+pub use concat::Concat;
 pub use conv2d::Conv2d;
 pub use epilogue::Epilogue;
+pub use geglu::Geglu;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
+pub use linear_combination::LinearCombination;
 pub use matmul::MatMul;
+pub use non_finite::NonFinite;
+pub use permute::Permute;
+pub use reshape::Reshape;
+pub use rgb::{LatentsToRgb, ToRgb};
+pub use scale::Scale;
+pub use slice::Slice;
+pub use upsample::Upsample;
 
 use crate::op::{Bind, Caps, Case, Dispatch, Op, OpError, Operand, Variant, fold_grid};
 use crate::types::{DType, Shape, TensorType};
@@ -27,16 +53,27 @@ use bands::bands;
 
 /// Every comparison of every operation: what `photogram validate` runs and the kernel tests repeat.
 pub fn cases() -> Vec<Case> {
-    let exemplars: &[&dyn Op] = &[
-        &Activate(Activation::Silu),
+    let exemplars: &[&dyn Op] = &[&Activate(Activation::Silu),
         &Add,
         &Mul,
+        &Cast { dtype: DType::F16 },
+        &Clamp { limit: 1.0 },
         &MatMul::default(),
         &Conv2d::default(),
         &GroupNorm { groups: 32, eps: 1e-5, silu: false },
         &LayerNorm { eps: 1e-5 },
         &Attention { heads: 1, kv_heads: 1, causal: false, scale: None },
-    ];
+&Scale { factor: 1.0 },
+&Geglu,
+&Upsample { height: 1, width: 1 },
+&Concat { axis: 0 },
+&Slice { axis: 0, start: 0, length: 1 },
+&Permute { axes: Vec::new() },
+&Reshape { shape: [1].into() },
+&LinearCombination { terms: 1 },
+&ToRgb,
+&LatentsToRgb,
+&NonFinite,];
     exemplars.iter().flat_map(|op| op.cases()).collect()
 }
 

@@ -7,7 +7,7 @@ struct Params {
     n: u32,                             // columns of w and y
     k_quads: u32,                       // quads in a row of a
     batch_rows: u32,                    // rows of y that share one row of batch_bias
-    activation: u32,
+    epilogue: u32,                      // activation and operands of the epilogue
     first_row: u32,                     // row of the whole y that the bound window starts at
 #ifdef CONV
     first_pixel: u32,                   // pixel of the whole a that the bound window starts at
@@ -28,15 +28,9 @@ var<immediate> p: Params;
 #else
 @group(0) @binding(0) var<storage, read>       a: array<A4>;            // [batch, M, K]
 #endif
-#ifdef BIAS
 @group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [N]
-#endif
-#ifdef BATCH_BIAS
 @group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [rows / batch_rows, N]
-#endif
-#ifdef RESIDUAL
 @group(0) @binding(4) var<storage, read>       residual: array<RESIDUAL4>;     // [rows, N]
-#endif
 @group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [rows, N]
 
 #import epilogue

@@ -1,0 +1,109 @@
+//! The same elements under another shape.
+
+use std::any::Any;
+
+use super::{check_count, check_float, f16, f32, shape_error};
+use crate::check::Class;
+use crate::host_tensor::HostTensor;
+use crate::op::{Attributes, Caps, Case, Cost, Op, OpError, Variant};
+use crate::types::{LANES, Shape, TensorType};
+
+/// `x`'s elements in row-major order under another shape: a view, never a copy.
+///
+/// # Shapes    `x`: any, f32 | f16 -> `y: shape` as `x`
+/// # Numerics  class Move
+/// # Errors    [`OpError::Shape`] if the number of elements differs, or the innermost extents differ and one of them is not
+///             a multiple of 4: padding would then lie elsewhere
+#[derive(Clone, Debug)]
+pub struct Reshape {
+    /// The new extents.
+    pub shape: Shape,
+}
+
+impl Op for Reshape {
+    fn name(&self) -> &'static str {
+        "reshape"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("shape", (*self.shape).into())]
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        check_count(self, inputs, 1)?;
+        let x = &inputs[0];
+        check_float(self, "x", x)?;
+        if x.shape.elements() != self.shape.elements() {
+            let expected = format!("{} elements for {}", self.shape.elements(), self.shape);
+            return Err(shape_error(self, "x", expected, x));
+        }
+        let (old, new) = (x.channels(), self.shape.channels());
+        if old != new && (old % LANES != 0 || new % LANES != 0) {
+            let expected = format!(
+                "{new} channels as in {}, or a multiple of {LANES} in both: rows are padded to it",
+                self.shape
+            );
+            return Err(shape_error(self, "x", expected, x));
+        }
+        Ok(TensorType::new(x.dtype, self.shape.clone()))
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        inputs[0].clone().reshaped(self.shape.clone())
+    }
+
+    fn variants(&self, _: &[TensorType], _: &Caps) -> Result<Vec<Variant>, OpError> {
+        Ok(Vec::new())
+    }
+
+    fn cost(&self, _: &[TensorType]) -> Cost {
+        Cost::default()
+    }
+
+    fn class(&self, _: &[TensorType]) -> Class {
+        Class::Move
+    }
+
+    fn is_view(&self) -> bool {
+        true
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let to = |shape: Shape, x| Case::new(Reshape { shape }, [x]);
+        vec![
+            to([1].into(), f32([1, 1])),
+            to([2, 15, 7].into(), f32([30, 7])),
+            to([5, 2, 8].into(), f32([5, 16])),
+            to([65, 12].into(), f32([13, 5, 12])),
+            to([1, 9, 10].into(), f16([9, 10])),
+        ]
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Hard;
+
+    #[test]
+    fn every_case_keeps_the_bytes() {
+        for case in (Reshape { shape: [1].into() }).cases() {
+            let x = Hard::Noise.tensor(&case.inputs[0], 1);
+            assert_eq!(case.op.reference(&[&x]).to_bytes(), x.to_bytes(), "{:?}", case.op);
+        }
+    }
+
+    #[test]
+    fn a_shape_that_would_move_padding_is_refused() {
+        for (from, to) in [(vec![2, 6], vec![3, 4]), (vec![3, 4], vec![2, 6]), (vec![2, 6], vec![12])] {
+            let (x, reshape) = (f32(from), Reshape { shape: to.into() });
+            let error = reshape.infer(&[x]).expect_err("padding moves");
+            assert!(error.to_string().contains("multiple of 4"), "{error}");
+        }
+        assert!(Reshape { shape: [5].into() }.infer(&[f32([2, 2])]).is_err());
+    }
+}

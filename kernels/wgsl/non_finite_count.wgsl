@@ -1,0 +1,42 @@
+// non_finite_count.wgsl: how many values of each invocation's share of x have an exponent of ones.
+// Work:      invocations stride over the quads of x and keep one count per lane.
+// Precision: exact.
+// Traffic:   x read once.
+// variant: x=f32
+// variant: x=f16
+// variant: x=bf16
+struct Params {
+    quads: u32,         // quads of the bound window
+    stride: u32,        // invocations
+    first_count: u32,   // counts written by the dispatches before
+}
+var<immediate> p: Params;
+
+@group(0) @binding(0) var<storage, read>       x: array<X4>;               // any
+@group(0) @binding(1) var<storage, read_write> counts: array<vec4<f32>>;   // [counts, 4]
+
+#ifdef X_F32
+fn non_finite(v: X4) -> vec4<u32> {
+    let exponent = vec4<u32>(0x7f800000u);
+    return vec4<u32>((bitcast<vec4<u32>>(v) & exponent) == exponent);
+}
+#else
+#ifdef X_F16
+const EXPONENT: u32 = 0x7c00u;
+#else
+const EXPONENT: u32 = 0x7f80u;
+#endif
+fn non_finite(v: X4) -> vec4<u32> {
+    let bits = vec4<u32>(v.x, v.x >> 16u, v.y, v.y >> 16u);
+    return vec4<u32>((bits & vec4<u32>(EXPONENT)) == vec4<u32>(EXPONENT));
+}
+#endif
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    var count = vec4<u32>();
+    for (var i = id.x; i < p.quads; i += p.stride) {
+        count += non_finite(x[i]);
+    }
+    counts[p.first_count + id.x] = vec4<f32>(count);
+}

@@ -11,6 +11,9 @@ use crate::{BytesSource, Error, FileSource, Source};
 /// The longest path inside a folder.
 const MAX_NAME_BYTES: usize = 1024;
 
+/// The longest name of one file, on Linux as on Windows.
+const MAX_PART_BYTES: usize = 255;
+
 /// Names that Windows gives to devices, whatever their extension.
 const DEVICE_NAMES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
@@ -200,6 +203,7 @@ fn is_inside(name: &str) -> bool {
                 && (stem.starts_with("com") || stem.starts_with("lpt"))
                 && stem.ends_with(|c: char| c.is_ascii_digit());
             !part.is_empty()
+                && part.len() <= MAX_PART_BYTES
                 && !part.ends_with(['.', ' '])
                 && !DEVICE_NAMES.contains(&stem.as_str())
                 && !is_port
@@ -283,7 +287,10 @@ mod tests {
                 assert!(matches!(folder.folder(name), Err(Error::Malformed { .. })), "{name:?}");
                 assert!(!folder.exists(name), "{name:?}");
             }
-            assert!(folder.open(&"n".repeat(1025)).is_err());
+            for long in ["n".repeat(256), "n/".repeat(512) + "n"] {
+                assert!(matches!(folder.open(&long), Err(Error::Malformed { .. })));
+            }
+            assert!(folder.open(&"n".repeat(255)).unwrap().is_none());
         }
     }
 

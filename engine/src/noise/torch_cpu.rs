@@ -12,8 +12,8 @@ const BLOCK: usize = 16;
 /// `torch.Generator("cpu").manual_seed(seed)`
 ///
 /// # Numerics  integers and uniforms are torch's bits. Normals are within 2.3e-6 of torch's,
-///             which differs from itself by that much between machines with and without AVX2;
-///             with AVX2 within 5e-7.
+/// which differs from itself by that much between machines with and without AVX2;
+/// with AVX2 within 5e-7.
 #[derive(Debug, Clone)]
 pub struct TorchCpu {
     engine: Mt19937,

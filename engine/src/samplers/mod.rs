@@ -64,7 +64,7 @@ impl Method {
     /// The method that a scheduler configuration was written for, by its `_class_name`.
     ///
     /// # Errors    [`SamplerError::Malformed`] without a class name,
-    ///             [`SamplerError::Unsupported`] with an unknown one
+    /// [`SamplerError::Unsupported`] with an unknown one
     pub fn from_config(file: &str, keys: &Map<String, Value>) -> Result<&'static Method, SamplerError> {
         const KEY: &str = "_class_name";
         let config = Config::new(file, keys);
@@ -81,7 +81,7 @@ impl Method {
     /// keys that both know are honoured, absent ones take this method's default in diffusers.
     ///
     /// # Errors    [`SamplerError`]; its variants tell a senseless request, a broken
-    ///             configuration and an unsupported one apart
+    /// configuration and an unsupported one apart
     pub fn plan(
         &self,
         file: &str,

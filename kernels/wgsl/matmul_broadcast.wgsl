@@ -4,11 +4,10 @@
 //            the kernel: neither stands where a shuffle will do.
 // Precision: f32 sums in the order of k.
 // Traffic:   a read N/64 times, w read M/16 times, y written once. Needs N % 8 == 0.
-// variant: a=f32 w=f16 y=f32
-// variant: a=f16 w=bf16 y=f16 bias=f32 BIAS residual=f16 RESIDUAL
-// variant: a=f32 w=f32 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS
-// variant: CONV a=f32 w=f16 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS
-// variant: CONV a=f16 w=f16 y=f16 bias=f16 BIAS residual=f16 RESIDUAL
+// variant: a=f32 w=f16 y=f32 bias=f32 batch_bias=f32 residual=f32
+// variant: a=f16 w=bf16 y=f16 bias=f32 batch_bias=f16 residual=f16
+// variant: CONV a=f32 w=f32 y=f32 bias=f16 batch_bias=f32 residual=f32
+// variant: CONV a=f16 w=f16 y=f16 bias=f32 batch_bias=f32 residual=f32
 #import contraction
 
 #ifdef W_F32

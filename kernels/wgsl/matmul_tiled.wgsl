@@ -3,11 +3,10 @@
 //            terms of k pass through workgroup memory.
 // Precision: f32 sums in the order of k.
 // Traffic:   a read N/64 times, w read M / (8 * ROW_THREADS) times, y written once.
-// variant: a=f32 w=f16 y=f32 ROW_THREADS=16
-// variant: a=f16 w=bf16 y=f16 bias=f32 BIAS residual=f16 RESIDUAL ROW_THREADS=8
-// variant: a=f32 w=f32 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS ROW_THREADS=16
-// variant: CONV a=f32 w=f16 y=f32 bias=f32 BIAS batch_bias=f32 BATCH_BIAS ROW_THREADS=16
-// variant: CONV a=f16 w=f16 y=f16 bias=f16 BIAS residual=f16 RESIDUAL ROW_THREADS=8
+// variant: a=f32 w=f16 y=f32 bias=f32 batch_bias=f32 residual=f32 ROW_THREADS=16
+// variant: a=f16 w=bf16 y=f16 bias=f32 batch_bias=f16 residual=f16 ROW_THREADS=8
+// variant: CONV a=f32 w=f32 y=f32 bias=f16 batch_bias=f32 residual=f32 ROW_THREADS=16
+// variant: CONV a=f16 w=f16 y=f16 bias=f32 batch_bias=f32 residual=f32 ROW_THREADS=16
 #import contraction
 
 @group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]

@@ -245,19 +245,18 @@ fn classic_mistakes_are_rejected() {
     for method in ["dpm++2m", "pndm"] {
         let case = cases(method).into_iter().find(|case| case.request.steps == 5).unwrap();
         let mut trajectory = plan(method, &case.config, &case.request).unwrap();
-        for term in trajectory.steps.iter_mut().flat_map(|step| &mut step.next.terms) {
-            if let Operand::Slot(slot @ 0..2) = term.operand {
-                term.operand = Operand::Slot(1 - slot);
+        for step in &mut trajectory.steps {
+            let mut history: Vec<&mut Operand> = Vec::new();
+            for term in &mut step.next.terms {
+                if matches!(term.operand, Operand::Slot(_)) {
+                    history.push(&mut term.operand);
+                }
+            }
+            if let [newest, .., oldest] = &mut history[..] {
+                std::mem::swap(*newest, *oldest);
             }
         }
-        for store in trajectory.steps.iter_mut().flat_map(|step| &mut step.store) {
-            store.slot = store.slot.min(1);
-        }
-        trajectory.steps[0].store[0].slot = 1;
-        let result = std::panic::catch_unwind(|| follow(&trajectory));
-        let is_rejected =
-            result.map_or(true, |ours| deviation(&ours, &case, &case.latents) > STOCK_TOLERANCE);
-        assert!(is_rejected, "swapped history of {method}");
+        assert!(deviation(&follow(&trajectory), &case, &case.latents) > STOCK_TOLERANCE, "{method}");
     }
 }
 

@@ -128,7 +128,7 @@ def cases(method: str, schedule: str) -> Iterator[tuple[dict[str, Any], dict[str
     yield SD | {"beta_schedule": "linear", "num_train_timesteps": 500}, requests(5, schedule)
     yield SD | {"beta_schedule": "squaredcos_cap_v2"}, requests(5, schedule)
     yield SD | {"trained_betas": [0.01 * i for i in range(1, 13)], "num_train_timesteps": 12}, requests(3, schedule)
-    for strength in (0.2, 0.6, 1.0):
+    for strength in (0.2, 0.5, 1.0):
         yield SD, requests(5, schedule, strength)
     yield SD | {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}, requests(20, schedule, 0.35)
     yield ZERO_SNR, requests(5, schedule)
@@ -158,6 +158,8 @@ def particular_cases(method: str) -> Iterator[tuple[dict[str, Any], dict[str, An
             yield SD | {"solver_type": "bh2"}, requests(4)
             for config in ({}, {"lower_order_final": False}, {"lower_order_final": False, "euler_at_final": True}):
                 yield SD | {"final_sigmas_type": "sigma_min"} | config, requests(4)
+            for steps in (14, 15):
+                yield SD | {"final_sigmas_type": "sigma_min"}, requests(steps)
             yield SD | {"final_sigmas_type": "sigma_min"}, requests(16, "karras")
             yield SD | {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}, requests(6)
             yield SD | {"lambda_min_clipped": -1.5, "timestep_spacing": "trailing"}, requests(6)

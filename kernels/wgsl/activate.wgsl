@@ -6,6 +6,7 @@
 // variant: x=f16 y=f16
 struct Params {
     quads: u32,         // quads of the bound window
+    channels: u32,      // C
     activation: u32,    // 0: none
     factor: f32,
 }
@@ -16,11 +17,13 @@ var<immediate> p: Params;
 
 #import activation
 #import flat
+#import lanes
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = flat_index(id, groups);
     if (i >= p.quads) { return; }
-    // Every activation maps zero to zero, so a row's padding stays zero.
-    y[i] = encode_y(p.factor * activate(decode_x(x[i]), p.activation));
+    let quad = i % ((p.channels + 3u) / 4u);
+    // A negative factor would make a row's padding -0.
+    y[i] = encode_y(zero_outside(p.factor * activate(decode_x(x[i]), p.activation), quad, p.channels));
 }

@@ -8,7 +8,7 @@
 struct Params {
     quads: u32,         // quads of the bound window
     stride: u32,        // invocations
-    first_count: u32,   // counts written by the dispatches before
+    first_row: u32,     // row of the whole x that the window starts at; from the second window on counts are added
 }
 var<immediate> p: Params;
 
@@ -35,8 +35,9 @@ fn non_finite(v: X4) -> vec4<u32> {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var count = vec4<u32>();
+    if (p.first_row > 0u) { count = vec4<u32>(counts[id.x]); }
     for (var i = id.x; i < p.quads; i += p.stride) {
         count += non_finite(x[i]);
     }
-    counts[p.first_count + id.x] = vec4<f32>(count);
+    counts[id.x] = vec4<f32>(count);
 }

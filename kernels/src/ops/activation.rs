@@ -95,7 +95,7 @@ impl Op for Activate {
             shader,
             &inputs[..1],
             &inputs[0],
-            vec![Activation::number(Some(self.0)), 1.0f32.to_bits()],
+            vec![inputs[0].channels() as u32, Activation::number(Some(self.0)), 1.0f32.to_bits()],
             caps,
         )
     }

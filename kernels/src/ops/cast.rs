@@ -45,7 +45,7 @@ impl Op for Cast {
         // The activation's shader with activation 0 is the identity between any two encodings.
         let shader = Shader::new("activate").encoding("x", inputs[0].dtype).encoding("y", self.dtype);
         let y = TensorType::new(self.dtype, inputs[0].shape.clone());
-        flat_variant("cast", shader, &inputs[..1], &y, vec![0, 1f32.to_bits()], caps)
+        flat_variant("cast", shader, &inputs[..1], &y, vec![y.channels() as u32, 0, 1f32.to_bits()], caps)
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {

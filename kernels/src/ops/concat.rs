@@ -17,7 +17,7 @@ const MAX_OPERANDS: usize = 4;
 /// The operands one after the other along `axis`.
 ///
 /// # Shapes    2 to 4 operands that differ in the extent of `axis` alone, f32 | f16, all of one dtype -> `y` with the sum
-///             of their extents
+///   of their extents
 /// # Numerics  class Move
 /// # Errors    [`OpError::OperandCount`], [`OpError::Shape`], [`OpError::DType`]
 /// # Source    torch.cat
@@ -87,7 +87,12 @@ impl Op for Concat {
             check_float(self, "an operand", ty)?;
             if ty.dtype != first.dtype {
                 let expected = "the first operand's dtype";
-                return Err(OpError::DType { op: self.name(), operand: "an operand", expected, found: ty.dtype });
+                return Err(OpError::DType {
+                    op: self.name(),
+                    operand: "an operand",
+                    expected,
+                    found: ty.dtype,
+                });
             }
             let alike = ty.shape.len() == shape.len()
                 && ty.shape.iter().zip(shape.iter()).enumerate().all(|(i, (a, b))| i == self.axis || a == b);
@@ -133,7 +138,9 @@ impl Op for Concat {
                 let mut params = vec![quads, y.channels(), band.first, inner, total, usize::from(innermost)];
                 // Parts that do not exist start at the end; the shader binds something for them all the same.
                 params.extend((1..MAX_OPERANDS).map(|i| parts.get(i).map_or(total, |part| part.begin)));
-                params.extend((0..MAX_OPERANDS).map(|i| if i < parts.len() { band.origin(i, inputs) } else { 0 }));
+                params.extend(
+                    (0..MAX_OPERANDS).map(|i| if i < parts.len() { band.origin(i, inputs) } else { 0 }),
+                );
                 let mut binds: Vec<Bind> = (0..parts.len()).map(|i| band.read(i, inputs)).collect();
                 for i in parts.len()..MAX_OPERANDS {
                     let unused = Bind { binding: i as u32, operand: Operand::Input(0), ..binds[0].clone() };

@@ -91,7 +91,7 @@ impl Op for LinearCombination {
                 Dispatch {
                     shader: shader.clone(),
                     binds,
-                    params: vec![quads as u32, self.terms as u32],
+                    params: [quads, y.channels(), self.terms].map(|v| v as u32).into(),
                     grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
                 }
             })

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use super::bands::bands;
-use super::{check_count, f16, f32};
+use super::{check_count, check_whole, f16, f32};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
 use crate::op::{Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant};
@@ -17,7 +17,7 @@ use crate::wgsl::Shader;
 #[derive(Clone, Debug)]
 pub struct NonFinite;
 
-/// Invocations that count a share of a band each.
+/// Most invocations that count a share of a band each.
 const COUNTERS: usize = 4096;
 /// Invocations of one workgroup.
 const GROUP: usize = 64;
@@ -40,30 +40,30 @@ impl Op for NonFinite {
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
         let x = &inputs[0];
         let count = Shader::new("non_finite_count").encoding("x", x.dtype);
-        let mut dispatches = Vec::new();
-        let mut counts = 0;
-        for (first, rows) in bands(self.name(), &[x], caps)? {
-            let quads = rows * x.quads();
-            let groups = quads.clamp(1, COUNTERS).div_ceil(GROUP);
-            dispatches.push(Dispatch {
+        let bands = bands(self.name(), &[x], caps)?;
+        let widest = bands.iter().map(|(_, rows)| rows * x.quads()).max().unwrap_or(0);
+        let groups = widest.clamp(1, COUNTERS).div_ceil(GROUP).min(caps.max_groups_per_axis as usize);
+        let counts = TensorType::f32([groups * GROUP, LANES]);
+        check_whole(self.name(), "counts", &counts, caps)?;
+        let mut dispatches: Vec<Dispatch> = bands
+            .into_iter()
+            .map(|(first, rows)| Dispatch {
                 shader: count.clone(),
                 binds: vec![
                     Bind::read(0, Operand::Input(0)).rows(x, first, rows),
                     Bind::write(1, Operand::Scratch(0)),
                 ],
-                params: [quads, groups * GROUP, counts].map(|v| v as u32).into(),
+                params: [rows * x.quads(), groups * GROUP, first].map(|v| v as u32).into(),
                 grid: [groups as u32, 1, 1],
-            });
-            counts += groups * GROUP;
-        }
+            })
+            .collect();
         dispatches.push(Dispatch {
             shader: Shader::new("non_finite_sum"),
             binds: vec![Bind::read(0, Operand::Scratch(0)), Bind::write(1, Operand::Output)],
-            params: vec![counts as u32],
+            params: vec![(groups * GROUP) as u32],
             grid: [1, 1, 1],
         });
-        let scratch = vec![TensorType::f32([counts, LANES])];
-        Ok(vec![Variant { name: "non_finite", dispatches, scratch }])
+        Ok(vec![Variant { name: "non_finite", dispatches, scratch: vec![counts] }])
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {

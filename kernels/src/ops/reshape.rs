@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use super::{check_count, check_float, f16, f32, shape_error};
+use super::{check_count, check_float, shape_error};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
 use crate::op::{Attributes, Caps, Case, Cost, Op, OpError, Variant};
@@ -13,7 +13,7 @@ use crate::types::{LANES, Shape, TensorType};
 /// # Shapes    `x`: any, f32 | f16 -> `y: shape` as `x`
 /// # Numerics  class Move
 /// # Errors    [`OpError::Shape`] if the number of elements differs, or the innermost extents differ and one of them is not
-///             a multiple of 4: padding would then lie elsewhere
+///   a multiple of 4: padding would then lie elsewhere
 #[derive(Clone, Debug)]
 pub struct Reshape {
     /// The new extents.
@@ -69,14 +69,7 @@ impl Op for Reshape {
     }
 
     fn cases(&self) -> Vec<Case> {
-        let to = |shape: Shape, x| Case::new(Reshape { shape }, [x]);
-        vec![
-            to([1].into(), f32([1, 1])),
-            to([2, 15, 7].into(), f32([30, 7])),
-            to([5, 2, 8].into(), f32([5, 16])),
-            to([65, 12].into(), f32([13, 5, 12])),
-            to([1, 9, 10].into(), f16([9, 10])),
-        ]
+        Vec::new() // a view has no variant to compare
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -88,12 +81,23 @@ impl Op for Reshape {
 mod tests {
     use super::*;
     use crate::check::Hard;
+    use crate::ops::{f16, f32};
 
     #[test]
-    fn every_case_keeps_the_bytes() {
-        for case in (Reshape { shape: [1].into() }).cases() {
-            let x = Hard::Noise.tensor(&case.inputs[0], 1);
-            assert_eq!(case.op.reference(&[&x]).to_bytes(), x.to_bytes(), "{:?}", case.op);
+    fn the_bytes_stay_as_they_are() {
+        let shapes: [(TensorType, Shape); 5] = [
+            (f32([1, 1]), [1].into()),
+            (f32([30, 7]), [2, 15, 7].into()),
+            (f32([5, 16]), [5, 2, 8].into()),
+            (f32([13, 5, 12]), [65, 12].into()),
+            (f16([9, 10]), [1, 9, 10].into()),
+        ];
+        for (ty, shape) in shapes {
+            let x = Hard::Noise.tensor(&ty, 1);
+            let reshape = Reshape { shape };
+            let y = reshape.infer(std::slice::from_ref(&ty)).expect("a view");
+            let found = reshape.reference(&[&x]);
+            assert_eq!((found.ty(), found.to_bytes()), (&y, x.to_bytes()), "{ty}");
         }
     }
 

@@ -42,7 +42,7 @@ impl Op for Scale {
         let x = &inputs[0];
         // The pipeline of `Activate`: no activation, then the factor.
         let shader = Shader::new("activate").encoding("x", x.dtype).encoding("y", x.dtype);
-        let params = vec![0, (self.factor as f32).to_bits()];
+        let params = vec![x.channels() as u32, 0, (self.factor as f32).to_bits()];
         flat_variant("scale", shader, &inputs[..1], x, params, caps)
     }
 

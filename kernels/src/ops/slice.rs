@@ -75,8 +75,7 @@ impl Op for Slice {
         let (outer, after) = self.around(x);
         let pitch = x.pitch();
         if self.axis + 1 == x.shape.len() {
-            let copy =
-                StridedCopy { outer: [1, 1, outer], strides: [0, 0, pitch, 1], offset: self.start };
+            let copy = StridedCopy { outer: [1, 1, outer], strides: [0, 0, pitch, 1], offset: self.start };
             return copy.variants(self.name(), x, &y, caps, |rows| rows);
         }
         let inner = after / x.channels();

@@ -77,9 +77,8 @@ impl Op for Upsample {
             let line = row / self.width;
             line / self.height * h + source(line % self.height, h, self.height)
         };
-        let touched = |_: usize, rows: std::ops::Range<usize>| {
-            line(rows.start) * w..(line(rows.end - 1) + 1) * w
-        };
+        let touched =
+            |_: usize, rows: std::ops::Range<usize>| line(rows.start) * w..(line(rows.end - 1) + 1) * w;
         let shader = Shader::new("upsample").encoding("x", x.dtype).encoding("y", y.dtype);
         let dispatches = gather_bands(self.name(), inputs, &y, caps, touched)?
             .into_iter()
@@ -147,7 +146,8 @@ mod tests {
     fn indices_are_those_of_torch_interpolate() {
         assert_eq!(rows(5, 9), [0, 0, 1, 1, 2, 2, 3, 3, 4]);
         assert_eq!(rows(10, 19), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9]);
-        let expected = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13];
+        let expected =
+            [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13];
         assert_eq!(rows(14, 27), expected);
         assert_eq!(rows(9, 5), [0, 1, 3, 5, 7]);
         let expected = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6];

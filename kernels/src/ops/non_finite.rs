@@ -42,7 +42,9 @@ impl Op for NonFinite {
         let count = Shader::new("non_finite_count").encoding("x", x.dtype);
         let bands = bands(self.name(), &[x], caps)?;
         let widest = bands.iter().map(|(_, rows)| rows * x.quads()).max().unwrap_or(0);
-        let groups = widest.clamp(1, COUNTERS).div_ceil(GROUP).min(caps.max_groups_per_axis as usize);
+        let bound = caps.max_binding_bytes / TensorType::f32([GROUP, LANES]).bytes();
+        let most = bound.clamp(1, u64::from(caps.max_groups_per_axis)) as usize;
+        let groups = widest.clamp(1, COUNTERS).div_ceil(GROUP).min(most);
         let counts = TensorType::f32([groups * GROUP, LANES]);
         check_whole(self.name(), "counts", &counts, caps)?;
         let mut dispatches: Vec<Dispatch> = bands

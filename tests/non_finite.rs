@@ -1,0 +1,98 @@
+//! Values that are not finite, on this machine's adapter: the kernels that look for them find them, and those that promise to
+//! keep them do. WGSL may take it that there are none, so no comparison of ordinary values shows this.
+
+use engine::device::{Gpu, GpuOptions, Program};
+use engine::graph::{Graph, Rate};
+use engine::plan::{Choice, build_plan};
+use kernels::check::Hard;
+use kernels::ops::{Clamp, LatentsToRgb, NonFinite, ToRgb};
+use kernels::{Case, DType, HostTensor, TensorType};
+
+const SPECIAL: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+
+/// Noise with values that are not finite in `positions`.
+fn spoiled(ty: &TensorType, positions: &[usize]) -> HostTensor {
+    let mut data = Hard::Noise.tensor(ty, 1).into_data();
+    for (i, position) in positions.iter().enumerate() {
+        data[*position] = SPECIAL[i % SPECIAL.len()];
+    }
+    HostTensor::new(ty.clone(), data)
+}
+
+/// Result of each variant.
+fn run(gpu: &Gpu, case: &Case, operands: &[HostTensor]) -> Vec<HostTensor> {
+    let mut graph = Graph::new();
+    let ids: Vec<_> = case.inputs.iter().map(|ty| graph.input("operand", ty.clone(), Rate::Step)).collect();
+    let result = graph.apply_arc(case.op.name(), case.op.clone(), &ids).expect("a valid case");
+    graph.output(result);
+    let variants = case.op.variants(&case.inputs, gpu.caps()).expect("the case fits").len();
+    pollster::block_on(async {
+        let mut found = Vec::new();
+        for number in 0..variants {
+            let plan = build_plan(&graph, gpu.caps(), Choice::Number(number)).expect("a plan");
+            let program = Program::compile(gpu, plan, Vec::new()).expect("pipelines");
+            let mut uploaded = Vec::new();
+            for operand in operands {
+                uploaded.push(gpu.upload_new("operand", operand).await.expect("an upload"));
+            }
+            let to = gpu.allocate("result", graph.ty(result).clone()).expect("memory");
+            program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await.expect("a run");
+            found.push(gpu.read(&to).await.expect("a result"));
+        }
+        found
+    })
+}
+
+fn adapters() -> impl Iterator<Item = Gpu> {
+    let small = GpuOptions { max_binding_bytes: Some(16 << 10), ..GpuOptions::default() };
+    photogram_tests::gpu().into_iter().chain(photogram_tests::gpu_with(small))
+}
+
+#[test]
+fn every_value_that_is_not_finite_is_counted() {
+    for gpu in adapters() {
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            let ty = TensorType::new(dtype, [301, 30]);
+            // The first and last value, one in each lane, and neighbours across a row's end.
+            for positions in [vec![], vec![0], vec![9029], vec![4, 35, 66, 97, 4529, 4530, 9029]] {
+                let x = spoiled(&ty, &positions);
+                let case = Case::new(NonFinite, [ty.clone()]);
+                for found in run(&gpu, &case, std::slice::from_ref(&x)) {
+                    assert_eq!(found.data(), [positions.len() as f32], "{ty}, {positions:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_pass_through() {
+    for gpu in adapters() {
+        for dtype in [DType::F32, DType::F16] {
+            let picture = TensorType::new(dtype, [1, 9, 7, 3]);
+            let latent = TensorType::new(dtype, [1, 9, 7, 4]);
+            let (factors, bias) = (TensorType::f32([4, 3]), TensorType::f32([3]));
+            let cases = [
+                Case::new(ToRgb, [picture.clone()]),
+                Case::new(Clamp { limit: 1.0 }, [picture]),
+                Case::new(LatentsToRgb, [latent, factors, bias]),
+            ];
+            for case in cases {
+                let mut operands = vec![spoiled(&case.inputs[0], &[0, 4, 8, 13, 100, 188])];
+                operands.extend(case.inputs[1..].iter().map(|ty| Hard::Noise.tensor(ty, 2)));
+                let expected = case.op.reference(&operands.iter().collect::<Vec<_>>());
+                assert!(expected.data().iter().any(|x| x.is_nan()), "{case:?}");
+                for found in run(&gpu, &case, &operands) {
+                    for (e, f) in expected.data().iter().zip(found.data()) {
+                        let kept = if e.is_finite() {
+                            f.is_finite()
+                        } else {
+                            e.is_nan() == f.is_nan() && !f.is_finite()
+                        };
+                        assert!(kept, "{case:?}: {e} became {f}");
+                    }
+                }
+            }
+        }
+    }
+}

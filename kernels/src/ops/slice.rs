@@ -108,6 +108,7 @@ impl Op for Slice {
             Case::new(slice(1, 0, 1), [f32([1, 1])]),
             Case::new(slice(1, 3, 7), [f32([65, 10])]),
             Case::new(slice(1, 8, 9), [f32([9, 17])]),
+            Case::new(slice(1, 4, 9), [f32([9, 17])]),
             Case::new(slice(1, 4, 128), [f32([5, 257])]),
             Case::new(slice(0, 2, 63), [f32([129, 30])]),
             Case::new(slice(1, 1, 3), [f32([2, 5, 7, 6])]),

@@ -102,9 +102,7 @@ fn what_cannot_be_written_leaves_nothing() {
         assert!(matches!(&error, Error::Output { path: named, .. } if Path::new(named) == path), "{error}");
     }
     #[cfg(target_os = "linux")]
-    for path in ["/dev/full", "/proc/x.png"] {
-        assert!(matches!(write_png(path, &picture, &[]), Err(Error::Output { .. })), "{path}");
-    }
+    assert!(matches!(write_png("/proc/x.png", &picture, &[]), Err(Error::Output { .. })));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -188,18 +186,22 @@ fn an_exif_orientation_is_applied() {
 #[test]
 fn hostile_pictures_are_refused() {
     let giant = png(&[(b"IHDR", header(100_000, 100_000)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
+    let wide = png(&[(b"IHDR", header(16_385, 1)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
+    let high = png(&[(b"IHDR", header(1, 16_385)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
     let no_pixels = png(&[(b"IHDR", header(0, 1)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
     let truncated = png(&[(b"IHDR", header(8, 8)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
     let mut bad_crc = png(&[(b"IHDR", header(1, 1)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
     let (_folder, path) = file(&bad_crc);
     assert_eq!(read_rgb(path).unwrap().pixels(), [0, 0, 0]);
     bad_crc[29] ^= 1;
-    let cases: [(&[u8], bool); 11] = [
+    let cases: [(&[u8], bool); 13] = [
         (b"", false),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", false),
         (b"GIF89a\x01\0\x01\0\0\0\0", false),
         (b"BM\0\0", false),
         (&giant, false),
+        (&wide, false),
+        (&high, false),
         (b"\x89PNG\r\n\x1a\n", true),
         (&no_pixels, true),
         (&truncated, true),

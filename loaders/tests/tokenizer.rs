@@ -63,6 +63,31 @@ fn ids_are_those_of_transformers() {
     }
 }
 
+/// Which of transformers' readings of `<|ENDOFTEXT|>` holds when files or roles disagree on it and on padding.
+#[test]
+fn roles_override_each_other_as_in_transformers() {
+    const END: &str = "<|endoftext|>";
+    let normalised = json!({"content": END, "normalized": true});
+    let cases = [
+        // Stable Diffusion 1: pad_token is a plain string.
+        (json!({"eos_token": normalised, "unk_token": normalised, "pad_token": END}), false),
+        (json!({"eos_token": END, "unk_token": normalised, "pad_token": normalised}), true),
+        (json!({"eos_token": normalised, "unk_token": END, "pad_token": normalised}), false),
+    ];
+    let (vocabulary, merges) = (read("vocab.json"), read("merges.txt"));
+    for (roles, is_normalised) in cases {
+        let tokenizer = open(&[
+            ("vocab.json", vocabulary.as_bytes()),
+            ("merges.txt", merges.as_bytes()),
+            ("tokenizer_config.json", br#"{"pad_token": "!"}"#),
+            ("special_tokens_map.json", roles.to_string().as_bytes()),
+        ])
+        .unwrap();
+        assert_eq!(tokenizer.pad(), tokenizer.end(), "{roles}");
+        assert_eq!(tokenizer.encode("<|ENDOFTEXT|>").len() == 3, is_normalised, "{roles}");
+    }
+}
+
 #[test]
 fn clip_ids_are_those_of_the_golden_file() {
     let data = std::env::var_os("PHOTOGRAM_DATA")

@@ -150,6 +150,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ),
         ("data without tensors", file("{}", 1), "end: expected 0 bytes"),
         ("2^32 by 2^32", one("F32", "[4294967296,4294967296]", 0, 4, 4), "expected a size below 2^63 bytes"),
+        ("0 by 2^63", one("U8", "[0,9223372036854775808]", 0, 0, 0), "2^63"),
         ("0 by 2^63 by 2^63", one("F32", "[0,9223372036854775808,9223372036854775808]", 0, 0, 0), "2^63"),
         ("2^63 by 2^63 by 0", one("F32", "[9223372036854775808,9223372036854775808,0]", 0, 0, 0), "2^63"),
         (
@@ -330,6 +331,7 @@ fn strictness_beyond_the_reference_reader_is_listed() {
         "metadata key twice",
         "metadata is null",
         "empty name",
+        "0 by 2^63",
         "0 by 2^63 by 2^63",
     ];
     assert_eq!(laxer, listed);

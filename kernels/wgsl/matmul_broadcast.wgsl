@@ -1,7 +1,7 @@
 // matmul_broadcast.wgsl: y = epilogue(A * w), A a matrix or (CONV) the patches of an image. For software Vulkan.
-// Work:      one subgroup of 8 per 16 rows x 64 columns, each lane 16 rows x 8 columns in registers; each element of A is loaded
-//            by one lane and shuffled to the others. A storage access there is a scalar loop over the lanes, a barrier splits
-//            the kernel: neither stands where a shuffle will do.
+// Work:      one subgroup of 8 per 16 rows x 64 columns, each lane 16 rows x 8 columns in registers; each element of A is
+//            loaded by one lane and shuffled to the others. On a CPU a storage access is a scalar loop over the lanes and a
+//            barrier splits the kernel: neither stands where a shuffle will do.
 // Precision: f32 sums in the order of k.
 // Traffic:   a read N/64 times, w read M/16 times, y written once. Needs N % 8 == 0.
 // variant: a=f32 w=f16 y=f32 bias=f32 batch_bias=f32 residual=f32
@@ -13,7 +13,7 @@
 #ifdef W_F32
 @group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]
 #else
-@group(0) @binding(1) var<storage, read>       w: array<vec4<u32>>;     // [batch or 1, taps * K, N], eight to an element
+@group(0) @binding(1) var<storage, read>       w: array<vec4<u32>>;     // [batch or 1, taps * K, N / 8]
 #endif
 
 struct Columns { left: vec4<f32>, right: vec4<f32> }

@@ -1,6 +1,6 @@
 // matmul_tiled.wgsl: y = epilogue(A * w), A a matrix or (CONV) the patches of an image.
-// Work:      one workgroup per 8 * ROW_THREADS rows x 64 columns, each invocation 8 rows x 8 columns in registers; slabs of 16
-//            terms of k pass through workgroup memory.
+// Work:      one workgroup per 8 * ROW_THREADS rows x 64 columns, each invocation 8 rows x 8 columns in registers; slabs of
+//            16 terms of k pass through workgroup memory.
 // Precision: f32 sums in the order of k.
 // Traffic:   a read N/64 times, w read M / (8 * ROW_THREADS) times, y written once.
 // variant: a=f32 w=f16 y=f32 bias=f32 batch_bias=f32 residual=f32 ROW_THREADS=16
@@ -60,11 +60,12 @@ fn main(
             // Terms beyond K are zero in a_tile, so that those of w_tile, which repeat the last row, add nothing.
             let inside = k + load_quad < p.k_quads;
             let quad = min(k + load_quad, p.k_quads - 1u);
+            let at = load_row * A_PITCH + load_quad;
             workgroupBarrier();
-            a_tile[(load_row + 0u * ROW_THREADS) * A_PITCH + load_quad] = select(vec4<f32>(), load_part(p0, quad), inside);
-            a_tile[(load_row + 2u * ROW_THREADS) * A_PITCH + load_quad] = select(vec4<f32>(), load_part(p1, quad), inside);
-            a_tile[(load_row + 4u * ROW_THREADS) * A_PITCH + load_quad] = select(vec4<f32>(), load_part(p2, quad), inside);
-            a_tile[(load_row + 6u * ROW_THREADS) * A_PITCH + load_quad] = select(vec4<f32>(), load_part(p3, quad), inside);
+            a_tile[at + 0u * ROW_THREADS * A_PITCH] = select(vec4<f32>(), load_part(p0, quad), inside);
+            a_tile[at + 2u * ROW_THREADS * A_PITCH] = select(vec4<f32>(), load_part(p1, quad), inside);
+            a_tile[at + 4u * ROW_THREADS * A_PITCH] = select(vec4<f32>(), load_part(p2, quad), inside);
+            a_tile[at + 6u * ROW_THREADS * A_PITCH] = select(vec4<f32>(), load_part(p3, quad), inside);
             for (var i = thread / 16u; i < 16u; i += ROW_THREADS / 2u) {
                 let w_row = tap * p.k_quads * 4u + min(k * 4u + i, p.k_quads * 4u - 1u);
                 w_tile[i * 16u + thread % 16u] = decode_w(w[w_slab + w_row * n_quads]);

@@ -279,3 +279,92 @@ impl Op for Conv2d {
 fn extents(ty: &TensorType) -> [usize; 4] {
     [ty.shape[0], ty.shape[1], ty.shape[2], ty.shape[3]]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{Activate, Add};
+
+    /// The extents that the tests' convolution reads: `x`, `w`, and padding that differs on every side.
+    fn uneven() -> (Conv2d, [TensorType; 2]) {
+        let conv = Conv2d { stride: [2, 1], padding: [0, 1, 1, 2], epilogue: Epilogue::default() };
+        (conv, [f32([1, 4, 3, 2]), f32([3, 2, 4, 2])])
+    }
+
+    #[test]
+    fn the_reference_is_torchs() {
+        let (conv, [x, w]) = uneven();
+        let x = HostTensor::from_fn(x, |i| ((i * 7 % 11) as f64 - 5.0) / 2.0);
+        let w = HostTensor::from_fn(w, |i| ((i * 5 % 13) as f64 - 6.0) / 4.0);
+        let y = conv.reference(&[&x, &w]);
+        assert_eq!(y.shape()[..], [1, 2, 5, 2]);
+        let expected = [
+            3.625, 1.0, 6.0, 0.25, 6.375, -1.125, -7.25, 1.375, 0.0, 0.0, //
+            0.5, 1.25, -8.375, 2.25, -0.75, -3.5, 8.25, -2.75, 0.0, 0.0,
+        ];
+        assert_eq!(y.data(), expected);
+    }
+
+    #[test]
+    fn bands_cover_the_result_once_and_hold_every_pixel_they_read() {
+        let conv = Conv2d { stride: [2, 1], padding: [2, 1, 0, 3], epilogue: Epilogue::default() };
+        let inputs = [f32([3, 11, 5, 3]), f32([4, 2, 4, 2])];
+        let y = conv.infer(&inputs).expect("valid");
+        let caps = Caps { max_binding_bytes: 640, binding_alignment: 64, ..Caps::webgpu() };
+        let bands = conv.bands(&inputs, &y, &caps).expect("bands fit");
+        assert!(bands.len() > 3, "{}", bands.len());
+        let mut next = 0;
+        for band in bands {
+            assert_eq!(band.y.0, next);
+            next += band.y.1;
+            for ((first, rows), ty) in [(band.a, &inputs[0]), (band.y, &y)] {
+                assert_eq!(first as u64 * ty.row_bytes() % caps.binding_alignment, 0);
+                assert!(rows as u64 * ty.row_bytes() <= caps.max_binding_bytes);
+                assert!(first + rows <= ty.rows());
+            }
+            for pixel in band.y.0..next {
+                let row = pixel / y.shape[2];
+                let (image, top) = (row / y.shape[1], row % y.shape[1] * 2);
+                for iy in (top..top + 4).filter_map(|iy| iy.checked_sub(2)).filter(|iy| *iy < 11) {
+                    let first = (image * 11 + iy) * 5;
+                    assert!(band.a.0 <= first && first + 5 <= band.a.0 + band.a.1, "row {iy} of {pixel}");
+                }
+            }
+        }
+        assert_eq!(next, y.rows());
+    }
+
+    #[test]
+    fn a_pointwise_convolution_is_a_matrix_product() {
+        let (_, [x, _]) = uneven();
+        let inputs = [x, f32([1, 1, 4, 8])];
+        for variant in Conv2d::default().variants(&inputs, &Caps::webgpu()).expect("variants") {
+            assert!(variant.name.starts_with("matmul_"), "{}", variant.name);
+            assert!(variant.dispatches.iter().all(|d| !d.shader.flags.contains(&"CONV")));
+        }
+    }
+
+    #[test]
+    fn a_time_embedding_an_activation_and_a_skip_connection_are_absorbed() {
+        let (y, embedding) = (f32([2, 4, 4, 8]), f32([2, 1, 1, 8]));
+        let conv = Conv2d { epilogue: Epilogue::bias(), ..Conv2d::default() };
+        let absorbed = conv.absorb(&Add, 0, &[y.clone(), embedding]).expect("absorbed");
+        assert_eq!(absorbed.extra_operands, [1]);
+        let absorbed =
+            absorbed.op.absorb(&Activate(Activation::Silu), 0, std::slice::from_ref(&y)).expect("absorbed");
+        let absorbed = absorbed.op.absorb(&Add, 1, &[y.clone(), y]).expect("absorbed");
+        assert_eq!(absorbed.extra_operands, [0]);
+        let fused: &Conv2d = absorbed.op.as_any().downcast_ref().expect("a convolution");
+        let activation = Some(Activation::Silu);
+        assert_eq!(fused.epilogue, Epilogue { bias: true, batch_bias: true, activation, residual: true });
+    }
+
+    #[test]
+    fn a_kernel_larger_than_the_padded_image_and_a_stride_of_zero_are_errors() {
+        let small = Conv2d::default().infer(&[f32([1, 2, 9, 4]), f32([3, 3, 4, 1])]);
+        assert!(matches!(small, Err(OpError::Shape { operand: "x", .. })), "{small:?}");
+        let (conv, inputs) = uneven();
+        let still = Conv2d { stride: [0, 1], ..conv }.infer(&inputs);
+        assert!(matches!(still, Err(OpError::Shape { operand: "w", .. })), "{still:?}");
+    }
+}

@@ -1,6 +1,6 @@
 // y = epilogue(A * w): parameters, operands, and where a row of A lies.
-// For a matrix product A is a. With CONV, row m of A is the patch of the image under output pixel m, [B*OH*OW, KH*KW*C], never
-// materialised: its part under one tap of the kernel is the C channels of one input pixel, or zero outside the image.
+// For a matrix product A is a. With CONV, A is the patches of an image, [B*OH*OW, KH*KW*C], never materialised: row m is the
+// patch under output pixel m, and its part under one tap of the kernel is the C channels of one input pixel, or zero.
 // The including file declares w.
 struct Params {
     m: u32,                             // rows of A and y, in one batch if w is batched, in the bound window

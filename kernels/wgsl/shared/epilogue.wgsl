@@ -1,7 +1,7 @@
 // What follows a contraction while its sums are still in registers:
 // y = activate(sum + bias[n] + batch_bias[b, n]) + residual[m, n], stored in Y4 with the row's padding zeroed.
-// The including file binds bias, batch_bias, residual and y, and has p.n and p.epilogue: the activation's number, and a bit for
-// each operand that is present.
+// The including file binds bias, batch_bias, residual and y, and has p.n and p.epilogue: the activation's number, and a bit
+// for each operand that is present.
 #import activation
 #import lanes
 

@@ -240,6 +240,7 @@ impl Op for GroupNorm {
             case(plain(32), DType::F32, &[2, 8, 8, 320]),
             case(plain(1), DType::F32, &[1, 65, 3]),
             case(plain(8), DType::F32, &[1, 70, 70, 16]),
+            case(plain(2), DType::F32, &[2, 301, 20]),
             case(GroupNorm { silu: true, ..plain(3) }, DType::F32, &[2, 5, 5, 30]),
         ];
         cases.push(Case::new(plain(2), [f16([2, 9, 9, 20]), f32([20]), f32([20])]));

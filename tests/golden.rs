@@ -33,7 +33,13 @@ fn the_built_in_model_agrees() {
 fn check(gpu: &Gpu, folders: &[PathBuf], precision: Precision) {
     assert!(!folders.is_empty(), "there are recorded runs");
     let failures: Vec<String> = folders.iter().filter_map(|f| failure(gpu, f, precision)).collect();
-    assert!(failures.is_empty(), "{} of {} runs differ:\n{}", failures.len(), folders.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} runs differ:\n{}",
+        failures.len(),
+        folders.len(),
+        failures.join("\n")
+    );
 }
 
 fn failure(gpu: &Gpu, folder: &Path, precision: Precision) -> Option<String> {
@@ -59,7 +65,8 @@ fn folders() -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let paths: Vec<PathBuf> = entries.map(|entry| entry.expect("fixtures are readable").path()).collect();
         if paths.iter().any(|p| p.ends_with("reference.json")) {
-            let name = folder.strip_prefix(fixture("pipelines")).expect("below the fixtures").to_string_lossy();
+            let name =
+                folder.strip_prefix(fixture("pipelines")).expect("below the fixtures").to_string_lossy();
             if only.as_deref().is_none_or(|only| name.starts_with(only)) {
                 found.push(folder);
             }

@@ -12,7 +12,8 @@ fn check(gpu: &Gpu, cases: &[Case]) {
     let mut failures = Vec::new();
     let mut checked = 0;
     for case in cases.iter().filter(|c| only.as_deref().is_none_or(|name| c.op.name() == name)) {
-        let verdicts = pollster::block_on(validate_case(gpu, case)).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        let verdicts =
+            pollster::block_on(validate_case(gpu, case)).unwrap_or_else(|e| panic!("{case:?}: {e}"));
         assert!(!verdicts.is_empty(), "{case:?} has no variant");
         checked += verdicts.len();
         for v in verdicts.iter().filter(|v| !v.pass()) {

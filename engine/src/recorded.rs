@@ -15,7 +15,8 @@ use crate::device::Gpu;
 use crate::error::Error;
 use crate::noise::{RngKind, Seed};
 use crate::pipelines::{
-    GuidanceScale, Image, InitImage, Model, NoiseSource, Pipeline, PixelSize, Precision, PredictionType, Request,
+    GuidanceScale, Image, InitImage, Model, NoiseSource, Pipeline, PixelSize, Precision, PredictionType,
+    Request,
 };
 use crate::samplers::{Method, Schedule};
 

@@ -37,5 +37,8 @@ pub fn run_reference(
         assert_eq!(result.ty(), &value.ty, "{}", value.name);
         computed.insert(*id, result);
     }
-    wanted.iter().map(|id| computed.get(id).or_else(|| given.get(id)).expect("wanted values are needed").clone()).collect()
+    wanted
+        .iter()
+        .map(|id| computed.get(id).or_else(|| given.get(id)).expect("wanted values are needed").clone())
+        .collect()
 }

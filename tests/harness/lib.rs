@@ -38,8 +38,8 @@ fn open(options: GpuOptions) -> Option<Gpu> {
 ///
 /// `PHOTOGRAM_DATA` names the data, `../shared/data` beside the workspace otherwise.
 pub fn data(folder: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PHOTOGRAM_DATA")
-        .map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
+    let root =
+        std::env::var_os("PHOTOGRAM_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
     let path = root.join(folder);
     if path.exists() {
         return Some(path);
@@ -54,5 +54,8 @@ pub fn fixture(path: &str) -> PathBuf {
 }
 
 fn workspace() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).expect("tests/ lies in the workspace")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(PathBuf::from)
+        .expect("tests/ lies in the workspace")
 }

@@ -127,7 +127,9 @@ fn report(index: usize, adapter: &wgpu::Adapter, best: Option<usize>) -> Adapter
     let chosen = best == Some(index);
     let reason = match (chosen, info.device_type) {
         (true, wgpu::DeviceType::Cpu) => "the only kind there is: no GPU driver was found".to_owned(),
-        (true, t) => format!("the first {} adapter; discrete goes before integrated before software", kind(t)),
+        (true, t) => {
+            format!("the first {} adapter; discrete goes before integrated before software", kind(t))
+        }
         (false, t) => format!("{} adapter, and there is a better or an earlier one", kind(t)),
     };
     AdapterReport {

@@ -304,7 +304,8 @@ impl Gpu {
     /// [`DeviceError::Lost`], also where wgpu panics because of a lost device.
     pub(super) async fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
         loop {
-            let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(POLL) };
+            let poll =
+                wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(POLL) };
             let polled = catch_unwind(AssertUnwindSafe(|| self.inner.device.poll(poll)));
             self.check()?;
             match polled {

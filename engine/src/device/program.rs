@@ -47,7 +47,8 @@ impl Program {
             .iter()
             .enumerate()
             .map(|(i, bytes)| {
-                let elements = usize::try_from(bytes.div_ceil(4)).expect("a buffer's size fits the address space");
+                let elements =
+                    usize::try_from(bytes.div_ceil(4)).expect("a buffer's size fits the address space");
                 gpu.allocate(&format!("slot {i}"), TensorType::new(DType::F32, [elements]))
             })
             .collect();
@@ -87,7 +88,8 @@ impl Program {
     ) -> Result<(), DeviceError> {
         check_types("input", &self.plan.inputs, inputs);
         check_types("output", &self.plan.outputs, outputs);
-        let limit = if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION };
+        let limit =
+            if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION };
         let chosen: Vec<usize> =
             (0..self.launches.len()).filter(|l| rates.contains(&self.step(*l).rate)).collect();
         for batch in batches(&chosen, |l| self.flops(*l), limit) {

@@ -44,7 +44,12 @@ impl Gpu {
     ///
     /// # Errors
     /// [`DeviceError`] if the device fails.
-    pub async fn upload_bytes(&self, to: &DeviceTensor, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+    pub async fn upload_bytes(
+        &self,
+        to: &DeviceTensor,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
         if bytes.len() <= SMALL {
             self.queue().write_buffer(to.buffer(), offset, bytes);
             return self.check();
@@ -59,7 +64,8 @@ impl Gpu {
             mapped.slice(..).copy_from_slice(chunk);
             drop(mapped);
             staging.buffer.unmap();
-            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder =
+                self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
             self.queue().submit([encoder.finish()]);
             at += size;

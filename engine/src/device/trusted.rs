@@ -1,5 +1,8 @@
 //! The project's only `unsafe`: shader modules without run-time checks.
-#![allow(unsafe_code, reason = "create_shader_module_trusted is unsafe; this module is the reviewed exception")]
+#![allow(
+    unsafe_code,
+    reason = "create_shader_module_trusted is unsafe; this module is the reviewed exception"
+)]
 
 /// A module for WGSL of the `kernels` crate, without bounds checks, loop bounding and division guards.
 ///

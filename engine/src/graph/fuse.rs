@@ -71,7 +71,8 @@ fn rebuild(
         let source = match &nodes[id.index()] {
             None => value.source.clone(),
             Some((op, inputs)) => {
-                let inputs = inputs.iter().map(|i| ids[i.index()].expect("operands stand before results")).collect();
+                let inputs =
+                    inputs.iter().map(|i| ids[i.index()].expect("operands stand before results")).collect();
                 Source::Node { op: op.clone(), inputs }
             }
         };

@@ -70,7 +70,9 @@ impl ClipTextConfig {
             eps: config.or("layer_norm_eps", 1e-5)?,
         };
         if read.width % read.heads != 0 {
-            return Err(config.unexpected("num_attention_heads", format!("a divisor of {}", read.width)).into());
+            return Err(config
+                .unexpected("num_attention_heads", format!("a divisor of {}", read.width))
+                .into());
         }
         no_unknown_keys(config, &REMARKS)?;
         Ok(read)

@@ -30,10 +30,9 @@ fn only_null(config: &Config, keys: &[&str]) -> Result<(), Error> {
 
 /// Refuses keys that nobody read: they may change what the network computes. Keys with a leading underscore are remarks.
 fn no_unknown_keys(config: &Config, remarks: &[&str]) -> Result<(), Error> {
-    let unknown = config
-        .unread_keys()
-        .into_iter()
-        .find(|key| !key.starts_with('_') && !remarks.contains(key) && config.value(key).is_some_and(|v| !v.is_null()));
+    let unknown = config.unread_keys().into_iter().find(|key| {
+        !key.starts_with('_') && !remarks.contains(key) && config.value(key).is_some_and(|v| !v.is_null())
+    });
     unknown.map_or(Ok(()), |key| Err(config.unsupported(key, "").into()))
 }
 

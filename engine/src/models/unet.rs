@@ -180,7 +180,9 @@ fn attention_of(config: &Config, key: &str, n: usize, types: [&str; 2]) -> Resul
         return Err(config.unexpected(key, format!("{n} block types")).into());
     }
     match blocks.iter().find(|block| !types.contains(&block.as_str())) {
-        Some(_) => Err(config.unsupported(key, format!("photogram knows {} and {}", types[0], types[1])).into()),
+        Some(_) => {
+            Err(config.unsupported(key, format!("photogram knows {} and {}", types[0], types[1])).into())
+        }
         None => Ok(blocks.iter().map(|block| block == types[1]).collect()),
     }
 }
@@ -266,13 +268,20 @@ impl UNet {
         let (batch, dtype) = (net.extent(x, 0), net.dtype(x));
         let time = self.time(net, batch, dtype)?;
 
-        let mut h = net.conv2d("conv_in", x, config.levels[0].channels, Kernel::same(config.conv_in_kernel))?;
+        let mut h =
+            net.conv2d("conv_in", x, config.levels[0].channels, Kernel::same(config.conv_in_kernel))?;
         let mut skips = vec![h];
         for (i, level) in config.levels.iter().enumerate() {
             for layer in 0..level.layers {
                 h = self.resnet(net, &format!("down_blocks.{i}.resnets.{layer}"), h, time, level.channels)?;
                 if level.attention_down {
-                    h = self.transformer(net, &format!("down_blocks.{i}.attentions.{layer}"), h, context, level)?;
+                    h = self.transformer(
+                        net,
+                        &format!("down_blocks.{i}.attentions.{layer}"),
+                        h,
+                        context,
+                        level,
+                    )?;
                 }
                 skips.push(h);
             }
@@ -297,7 +306,13 @@ impl UNet {
                 h = net.apply(Concat { axis: 3 }, &[h, skip])?;
                 h = self.resnet(net, &format!("up_blocks.{i}.resnets.{layer}"), h, time, level.channels)?;
                 if level.attention_up {
-                    h = self.transformer(net, &format!("up_blocks.{i}.attentions.{layer}"), h, context, level)?;
+                    h = self.transformer(
+                        net,
+                        &format!("up_blocks.{i}.attentions.{layer}"),
+                        h,
+                        context,
+                        level,
+                    )?;
                 }
             }
             if let Some(next) = skips.last().copied() {

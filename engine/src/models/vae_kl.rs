@@ -68,7 +68,9 @@ impl VaeKlConfig {
         if channels.is_empty() || channels.len() > 8 || channels.iter().any(|c| !SANE_CHANNELS.contains(c)) {
             return Err(config.unexpected("block_out_channels", "1 to 8 counts of channels").into());
         }
-        for (key, block) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
+        for (key, block) in
+            [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")]
+        {
             let blocks: Vec<String> = config.or(key, vec![block.to_owned(); channels.len()])?;
             if blocks.len() != channels.len() {
                 return Err(config.unexpected(key, format!("{} block types", channels.len())).into());

@@ -85,7 +85,11 @@ impl Net<'_> {
     /// A linear layer or a 1x1 convolution: the same product, stored in different shapes.
     fn projection(&mut self, name: &str, x: ValueId, linear: bool) -> Result<ValueId, Error> {
         let channels = self.channels(x);
-        if linear { self.linear(name, x, channels, true) } else { self.conv2d(name, x, channels, Kernel::ONE) }
+        if linear {
+            self.linear(name, x, channels, true)
+        } else {
+            self.conv2d(name, x, channels, Kernel::ONE)
+        }
     }
 
     fn transformer_block(

@@ -3,7 +3,9 @@
 mod attention;
 mod resnet;
 
-use kernels::ops::{Activate, Activation, Add, Cast, Conv2d, Epilogue, GroupNorm, LayerNorm, MatMul, Reshape};
+use kernels::ops::{
+    Activate, Activation, Add, Cast, Conv2d, Epilogue, GroupNorm, LayerNorm, MatMul, Reshape,
+};
 use kernels::{DType, Op, TensorType};
 
 use crate::error::Error;
@@ -171,13 +173,22 @@ impl<'w> Net<'w> {
     ///
     /// # Errors
     /// [`Error::Load`] naming a missing tensor or an unexpected shape.
-    pub fn conv2d(&mut self, name: &str, x: ValueId, outputs: usize, kernel: Kernel) -> Result<ValueId, Error> {
+    pub fn conv2d(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        outputs: usize,
+        kernel: Kernel,
+    ) -> Result<ValueId, Error> {
         self.module(name, |net| {
             let shape = [outputs, net.channels(x), kernel.size, kernel.size];
             let weight = net.param("weight", Packing::Conv, &[&shape])?;
             let bias = net.param("bias", Packing::Vector, &[&[outputs]])?;
             let stride = [kernel.stride; 2];
-            net.apply(Conv2d { stride, padding: kernel.padding, epilogue: Epilogue::bias() }, &[x, weight, bias])
+            net.apply(
+                Conv2d { stride, padding: kernel.padding, epilogue: Epilogue::bias() },
+                &[x, weight, bias],
+            )
         })
     }
 

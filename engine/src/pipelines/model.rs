@@ -55,7 +55,8 @@ impl Model {
     /// # Errors
     /// [`Error::Load`] naming file, tensor or key, what was expected and what was found.
     pub async fn open(path: &Path, precision: Precision) -> Result<Model, Error> {
-        let name = path.file_stem().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
+        let name =
+            path.file_stem().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
         if path.is_dir() {
             return Model::from_folder(Folder::on_disk(path)?, name, precision).await;
         }
@@ -97,7 +98,9 @@ impl Model {
     fn from_single_file(file: &Checkpoint, name: String, precision: Precision) -> Result<Model, Error> {
         let parts = single_file::split(file)?;
         let f16 = precision == Precision::F16;
-        let Value::Object(keys) = stable_diffusion_1_scheduler() else { unreachable!("an object is written below") };
+        let Value::Object(keys) = stable_diffusion_1_scheduler() else {
+            unreachable!("an object is written below")
+        };
         Ok(Model {
             name,
             family: Family::StableDiffusion,
@@ -137,7 +140,8 @@ impl Model {
             ("out_channels of unet/config.json", unet.in_channels, unet.out_channels),
         ] {
             if expected != found {
-                let error = loaders::Error::malformed(index.file(), what, expected.to_string(), found.to_string());
+                let error =
+                    loaders::Error::malformed(index.file(), what, expected.to_string(), found.to_string());
                 return Err(error.into());
             }
         }

@@ -56,7 +56,9 @@ impl NoiseSource {
 
     fn next(&mut self, n: usize) -> Result<Vec<f32>, Error> {
         let noise = match self {
-            NoiseSource::Generator(generator) | NoiseSource::GivenFirst { generator, .. } => generator.normal(n),
+            NoiseSource::Generator(generator) | NoiseSource::GivenFirst { generator, .. } => {
+                generator.normal(n)
+            }
             NoiseSource::Given { steps, .. } => steps.next().unwrap_or_default(),
         };
         checked(noise, n)
@@ -139,7 +141,8 @@ impl<'p> Run<'p> {
             terms.push((trajectory.start.latent, encoded.clone()));
         }
         let x = pipeline.combiner.sum(&pipeline.gpu, &terms).await?;
-        let features = TensorType::new(shape.dtype, [shape.batch(), pipeline.model.unet.config.time_features()]);
+        let features =
+            TensorType::new(shape.dtype, [shape.batch(), pipeline.model.unet.config.time_features()]);
         let evaluation = Evaluation {
             input_scale: pipeline.gpu.allocate("input scale", coefficients(&[]).ty().clone())?,
             time: pipeline.gpu.allocate("time", features)?,
@@ -192,12 +195,8 @@ impl<'p> Run<'p> {
             self.slots[store.slot] = Some(stored);
         }
         self.x = self.combine(&step.next, &output, noise.as_ref()).await?;
-        let progress = Progress {
-            step: self.step,
-            total: self.total(),
-            sigma: step.sigma,
-            timestep: step.timestep,
-        };
+        let progress =
+            Progress { step: self.step, total: self.total(), sigma: step.sigma, timestep: step.timestep };
         self.step += 1;
         Ok(Some(progress))
     }

@@ -40,14 +40,14 @@ pub(super) fn split(file: &Checkpoint) -> Result<Parts, Error> {
     check_family(file)?;
     let parts = Parts {
         text_encoder: file.scoped(TEXT),
-        unet: file.scoped(UNET).renamed_with(|name| Some(unet_name(name).unwrap_or_else(|| name.to_owned())))?,
+        unet: file
+            .scoped(UNET)
+            .renamed_with(|name| Some(unet_name(name).unwrap_or_else(|| name.to_owned())))?,
         vae: file.scoped(VAE).renamed_with(|name| Some(vae_name(name).unwrap_or_else(|| name.to_owned())))?,
     };
-    for (part, prefix, checkpoint) in [
-        ("text encoder", TEXT, &parts.text_encoder),
-        ("UNet", UNET, &parts.unet),
-        ("VAE", VAE, &parts.vae),
-    ] {
+    for (part, prefix, checkpoint) in
+        [("text encoder", TEXT, &parts.text_encoder), ("UNet", UNET, &parts.unet), ("VAE", VAE, &parts.vae)]
+    {
         if checkpoint.names().len() == 0 {
             return Err(Error::malformed(
                 file.label(),
@@ -204,7 +204,10 @@ mod tests {
             ("middle_block.1.norm.bias", "mid_block.attentions.0.norm.bias"),
             ("output_blocks.2.1.conv.weight", "up_blocks.0.upsamplers.0.conv.weight"),
             ("output_blocks.5.2.conv.bias", "up_blocks.1.upsamplers.0.conv.bias"),
-            ("output_blocks.11.1.transformer_blocks.0.ff.net.2.bias", "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2.bias"),
+            (
+                "output_blocks.11.1.transformer_blocks.0.ff.net.2.bias",
+                "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2.bias",
+            ),
             ("out.2.weight", "conv_out.weight"),
         ] {
             assert_eq!(unet_name(ldm).as_deref(), Some(diffusers), "{ldm}");
@@ -213,7 +216,10 @@ mod tests {
             ("encoder.down.2.downsample.conv.weight", "encoder.down_blocks.2.downsamplers.0.conv.weight"),
             ("encoder.mid.attn_1.q.weight", "encoder.mid_block.attentions.0.to_q.weight"),
             ("decoder.mid.attn_1.proj_out.bias", "decoder.mid_block.attentions.0.to_out.0.bias"),
-            ("decoder.up.0.block.2.nin_shortcut.weight", "decoder.up_blocks.3.resnets.2.conv_shortcut.weight"),
+            (
+                "decoder.up.0.block.2.nin_shortcut.weight",
+                "decoder.up_blocks.3.resnets.2.conv_shortcut.weight",
+            ),
             ("decoder.up.3.upsample.conv.bias", "decoder.up_blocks.0.upsamplers.0.conv.bias"),
             ("decoder.norm_out.weight", "decoder.conv_norm_out.weight"),
         ] {

@@ -30,7 +30,12 @@ pub(super) struct Combiner {
 impl Combiner {
     /// Sums of f32 tensors of `shape`.
     pub(super) fn new(shape: &[usize]) -> Self {
-        Combiner { ty: TensorType::new(DType::F32, shape), programs: HashMap::new(), pool: Vec::new(), clamp: None }
+        Combiner {
+            ty: TensorType::new(DType::F32, shape),
+            programs: HashMap::new(),
+            pool: Vec::new(),
+            clamp: None,
+        }
     }
 
     /// [`Combiner::sum`] with each element held within `+-limit`.
@@ -73,7 +78,9 @@ impl Combiner {
         let factors = gpu.upload_new("coefficients", &coefficients(&values)).await?;
         let program = match self.programs.entry(first.len()) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => new.insert(compile(gpu, &self.ty, first.len())?),
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(compile(gpu, &self.ty, first.len())?)
+            }
         };
         let mut inputs: Vec<DeviceTensor> = first.iter().map(|(_, t)| t.clone()).collect();
         inputs.push(factors);

@@ -146,7 +146,8 @@ impl<'g> Planner<'g> {
                 Source::Input { rate } => (id, *rate),
                 Source::Param(_) => (id, Rate::Load),
                 Source::Node { op, inputs } => {
-                    let slowest = inputs.iter().map(|i: &ValueId| rate[i.index()]).max().unwrap_or(Rate::Load);
+                    let slowest =
+                        inputs.iter().map(|i: &ValueId| rate[i.index()]).max().unwrap_or(Rate::Load);
                     (if op.is_view() { root[inputs[0].index()] } else { id }, slowest)
                 }
             };
@@ -184,7 +185,9 @@ impl<'g> Planner<'g> {
         let mut steps = Vec::with_capacity(order.len());
         for (position, id) in order.iter().enumerate() {
             let value = graph.value(*id);
-            let Source::Node { op, inputs } = &value.source else { unreachable!("only operations are ordered") };
+            let Source::Node { op, inputs } = &value.source else {
+                unreachable!("only operations are ordered")
+            };
             let error = |source| PlanError { node: value.name.clone(), source };
             let types: Vec<TensorType> = inputs.iter().map(|i| graph.ty(*i).clone()).collect();
             let mut variants = op.variants(&types, caps).map_err(error)?;

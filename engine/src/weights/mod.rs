@@ -71,12 +71,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error`] of the file or the device.
-    pub async fn on_device(
-        &self,
-        gpu: &Gpu,
-        param: &Param,
-        ty: &TensorType,
-    ) -> Result<DeviceTensor, Error> {
+    pub async fn on_device(&self, gpu: &Gpu, param: &Param, ty: &TensorType) -> Result<DeviceTensor, Error> {
         let known = self.resident.lock().unwrap_or_else(PoisonError::into_inner).get(param).cloned();
         if let Some(tensor) = known {
             return Ok(tensor);

@@ -34,7 +34,8 @@ pub(super) fn pack(
             bytemuck::cast_slice(&to.transpose(&words)).to_vec()
         }
         (_, Encoding::F32, _) => {
-            let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let words: Vec<u32> =
+                bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             bytemuck::cast_slice(&to.transpose(&words)).to_vec()
         }
         _ => {

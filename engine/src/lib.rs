@@ -5,6 +5,7 @@
 //! the host, and [`pipelines`] is where all of it becomes a picture. [`reference`](mod@reference) runs a graph on the CPU and
 //! [`validate`] compares.
 
+mod compile;
 pub mod device;
 mod error;
 pub mod graph;
@@ -19,4 +20,5 @@ pub mod samplers;
 pub mod validate;
 pub mod weights;
 
+pub use compile::compile;
 pub use error::{Error, ErrorKind};

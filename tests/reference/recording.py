@@ -65,7 +65,9 @@ class EulerAncestralKarrasScheduler(EulerAncestralDiscreteScheduler):
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         super().set_timesteps(num_inference_steps, device)
-        training = ((1 - self.alphas_cumprod.double()) / self.alphas_cumprod.double()).sqrt().numpy()
+        # in f64 from the betas on: 1 - alphas_cumprod in f32 moves the smallest sigma, and with it every other one of the ramp
+        alphas_cumprod = torch.cumprod(1 - self.betas.double(), dim=0)
+        training = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().numpy()
         ramp = np.linspace(0, 1, num_inference_steps)
         first, last = training[-1] ** (1 / KARRAS_RHO), training[0] ** (1 / KARRAS_RHO)
         sigmas = (first + ramp * (last - first)) ** KARRAS_RHO

@@ -9,8 +9,8 @@ use super::{Graph, Source, Value, ValueId};
 /// The same computation with fewer operations: what an operation's only reader can be done in its own epilogue is done there
 /// (see [`kernels::Op::absorb`]), and values nothing depends on are left out.
 ///
-/// Outputs and `keep` stay values of their own. Returns the graph and, for each old value, the new one if it still exists.
-pub fn fuse(graph: &Graph, keep: &[ValueId]) -> (Graph, Vec<Option<ValueId>>) {
+/// Outputs stay values of their own.
+pub fn fuse(graph: &Graph) -> Graph {
     let mut nodes: Vec<Option<(Arc<dyn Op>, Vec<ValueId>)>> = graph
         .values()
         .map(|(_, v)| match &v.source {
@@ -22,7 +22,7 @@ pub fn fuse(graph: &Graph, keep: &[ValueId]) -> (Graph, Vec<Option<ValueId>>) {
     for (_, inputs) in nodes.iter().flatten() {
         inputs.iter().for_each(|id| readers[id.index()] += 1);
     }
-    graph.outputs().iter().chain(keep).for_each(|id| readers[id.index()] += 2);
+    graph.outputs().iter().for_each(|id| readers[id.index()] += 2);
 
     for index in 0..nodes.len() {
         let Some((op, inputs)) = nodes[index].clone() else { continue };
@@ -46,16 +46,12 @@ pub fn fuse(graph: &Graph, keep: &[ValueId]) -> (Graph, Vec<Option<ValueId>>) {
             nodes[index] = Some((op, operands));
         }
     }
-    rebuild(graph, &nodes, keep)
+    rebuild(graph, &nodes)
 }
 
-fn rebuild(
-    graph: &Graph,
-    nodes: &[Option<(Arc<dyn Op>, Vec<ValueId>)>],
-    keep: &[ValueId],
-) -> (Graph, Vec<Option<ValueId>>) {
+fn rebuild(graph: &Graph, nodes: &[Option<(Arc<dyn Op>, Vec<ValueId>)>]) -> Graph {
     let mut needed = vec![false; nodes.len()];
-    graph.outputs().iter().chain(keep).for_each(|id| needed[id.index()] = true);
+    graph.outputs().iter().for_each(|id| needed[id.index()] = true);
     for index in (0..nodes.len()).rev() {
         if let (true, Some((_, inputs))) = (needed[index], &nodes[index]) {
             inputs.iter().for_each(|id| needed[id.index()] = true);
@@ -81,5 +77,5 @@ fn rebuild(
     for output in graph.outputs() {
         new.output(ids[output.index()].expect("outputs are needed"));
     }
-    (new, ids)
+    new
 }

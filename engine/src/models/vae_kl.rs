@@ -145,17 +145,17 @@ impl VaeKl {
         h = net.conv2d("decoder.conv_in", h, smallest, Kernel::THREE)?;
         h = self.middle(&mut net, "decoder.mid_block", h)?;
         for (i, channels) in config.channels.iter().rev().enumerate() {
-            h = net.module(&format!("decoder.up_blocks.{i}"), |net| {
-                for layer in 0..=config.layers {
-                    h = self.resnet(net, &format!("resnets.{layer}"), h, *channels)?;
-                }
-                if i + 1 < config.channels.len() {
-                    let (height, width) = (2 * net.extent(h, 1), 2 * net.extent(h, 2));
-                    h = net.apply(Upsample { height, width }, &[h])?;
-                    h = net.conv2d("upsamplers.0.conv", h, *channels, Kernel::THREE)?;
-                }
-                Ok(h)
-            })?;
+            let block = format!("decoder.up_blocks.{i}");
+            for layer in 0..=config.layers {
+                h = self.resnet(&mut net, &format!("{block}.resnets.{layer}"), h, *channels)?;
+            }
+            if i + 1 < config.channels.len() {
+                let (height, width) = (2 * net.extent(h, 1), 2 * net.extent(h, 2));
+                h = net.module(&format!("{block}.upsamplers.0"), |net| {
+                    let larger = net.apply(Upsample { height, width }, &[h])?;
+                    net.conv2d("conv", larger, *channels, Kernel::THREE)
+                })?;
+            }
         }
         let normed = net.group_norm("decoder.conv_norm_out", h, config.groups, EPS)?;
         let active = net.silu(normed)?;
@@ -176,16 +176,16 @@ impl VaeKl {
         let x = net.cast(pixels, dtype)?;
         let mut h = net.conv2d("encoder.conv_in", x, config.channels[0], Kernel::THREE)?;
         for (i, channels) in config.channels.iter().enumerate() {
-            h = net.module(&format!("encoder.down_blocks.{i}"), |net| {
-                for layer in 0..config.layers {
-                    h = self.resnet(net, &format!("resnets.{layer}"), h, *channels)?;
-                }
-                if i + 1 < config.channels.len() {
-                    let halving = Kernel { size: 3, stride: 2, padding: [0, 1, 0, 1] };
-                    h = net.conv2d("downsamplers.0.conv", h, *channels, halving)?;
-                }
-                Ok(h)
-            })?;
+            let block = format!("encoder.down_blocks.{i}");
+            for layer in 0..config.layers {
+                h = self.resnet(&mut net, &format!("{block}.resnets.{layer}"), h, *channels)?;
+            }
+            if i + 1 < config.channels.len() {
+                let halving = Kernel { size: 3, stride: 2, padding: [0, 1, 0, 1] };
+                h = net.module(&format!("{block}.downsamplers.0"), |net| {
+                    net.conv2d("conv", h, *channels, halving)
+                })?;
+            }
         }
         h = self.middle(&mut net, "encoder.mid_block", h)?;
         let normed = net.group_norm("encoder.conv_norm_out", h, config.groups, EPS)?;
@@ -203,13 +203,11 @@ impl VaeKl {
 
     fn middle(&self, net: &mut Net<'_>, name: &str, x: ValueId) -> Result<ValueId, Error> {
         let channels = net.channels(x);
-        net.module(name, |net| {
-            let mut h = self.resnet(net, "resnets.0", x, channels)?;
-            if self.config.mid_attention {
-                h = self.attention(net, "attentions.0", h)?;
-            }
-            self.resnet(net, "resnets.1", h, channels)
-        })
+        let mut h = self.resnet(net, &format!("{name}.resnets.0"), x, channels)?;
+        if self.config.mid_attention {
+            h = self.attention(net, &format!("{name}.attentions.0"), h)?;
+        }
+        self.resnet(net, &format!("{name}.resnets.1"), h, channels)
     }
 
     fn attention(&self, net: &mut Net<'_>, name: &str, x: ValueId) -> Result<ValueId, Error> {

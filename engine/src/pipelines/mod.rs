@@ -3,7 +3,9 @@
 //! [`Model`] holds what was read from files, [`Pipeline`] a model on a device with its compiled programs, [`Run`] one picture
 //! in the making, which the caller pulls step by step.
 
+mod check;
 mod denoiser;
+mod inspect;
 mod model;
 mod picture;
 mod pipeline;
@@ -13,6 +15,8 @@ mod single_file;
 mod stats;
 mod terms;
 
+pub use check::Planned;
+pub use inspect::{Inspection, Layout, PartReport, inspect};
 pub use model::{Family, Model, Precision};
 pub use picture::Image;
 pub use pipeline::Pipeline;

@@ -42,9 +42,12 @@ pub struct Model {
     /// Its family.
     pub family: Family,
     pub(super) tokenizer: Tokenizer,
-    pub(super) text: ClipText,
-    pub(super) unet: UNet,
-    pub(super) vae: VaeKl,
+    /// The text encoder.
+    pub text: ClipText,
+    /// The denoiser.
+    pub unet: UNet,
+    /// The autoencoder.
+    pub vae: VaeKl,
     pub(super) scheduler: SchedulerConfig,
     pub(super) precision: Precision,
 }
@@ -70,10 +73,7 @@ impl Model {
     /// As [`Model::open`].
     pub async fn from_folder(folder: Folder, name: String, precision: Precision) -> Result<Model, Error> {
         let folder = DiffusersFolder::open(folder).await?;
-        if !folder.class().starts_with("StableDiffusion") || folder.class().contains("XL") {
-            let hint = "photogram runs StableDiffusionPipeline";
-            return Err(folder.index().unsupported("_class_name", hint).into());
-        }
+        check_class(&folder)?;
         let limits = Limits::default();
         let prefer = if precision == Precision::F32 { Prefer::Full } else { Prefer::Fp16 };
         let text_config = ClipTextConfig::read(&folder.config("text_encoder").await?)?;
@@ -156,6 +156,14 @@ impl Model {
             .into());
         }
         Ok(())
+    }
+}
+
+/// Refuses folders of other pipelines.
+pub(super) fn check_class(folder: &DiffusersFolder) -> Result<(), loaders::Error> {
+    match folder.class() {
+        "StableDiffusionPipeline" | "StableDiffusionImg2ImgPipeline" => Ok(()),
+        _ => Err(folder.index().unsupported("_class_name", "photogram runs StableDiffusionPipeline")),
     }
 }
 

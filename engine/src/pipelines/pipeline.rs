@@ -13,11 +13,10 @@ use super::request::{PixelSize, Request};
 use super::run::{NoiseSource, Run};
 use super::stats::Stats;
 use super::terms::Combiner;
+use crate::compile::compile;
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
-use crate::graph::{Graph, Rate, fuse};
-use crate::plan::{Choice, build_plan};
-use crate::weights::Weights;
+use crate::graph::Rate;
 
 /// A model ready to draw.
 pub struct Pipeline {
@@ -266,16 +265,6 @@ impl Pipeline {
 
 /// Every rate: a program whose inputs are all new.
 pub(super) const ALL: [Rate; 3] = [Rate::Load, Rate::Prompt, Rate::Step];
-
-async fn compile(gpu: &Gpu, graph: &Graph, weights: &Weights) -> Result<Program, Error> {
-    let (fused, _) = fuse(graph, &[]);
-    let plan = build_plan(&fused, gpu.caps(), Choice::Fastest)?;
-    let mut params = Vec::with_capacity(plan.params.len());
-    for (param, ty) in &plan.params {
-        params.push(weights.on_device(gpu, param, ty).await?);
-    }
-    Ok(Program::compile(gpu, plan, params)?)
-}
 
 fn activation_dtype(gpu: &Gpu, model: &Model) -> DType {
     let encodings = model.unet.weights.checkpoint().encodings();

@@ -1,0 +1,20 @@
+//! From a graph to a program: fused, planned, its weights on the device.
+
+use crate::device::{Gpu, Program};
+use crate::error::Error;
+use crate::graph::{Graph, fuse};
+use crate::plan::{Choice, build_plan};
+use crate::weights::Weights;
+
+/// Compiles `graph`, whose parameters are tensors of `weights`.
+///
+/// # Errors
+/// [`Error::Plan`] if the adapter's limits are too low, [`Error::Load`] and [`Error::Device`] while weights are uploaded.
+pub async fn compile(gpu: &Gpu, graph: &Graph, weights: &Weights) -> Result<Program, Error> {
+    let plan = build_plan(&fuse(graph), gpu.caps(), Choice::Fastest)?;
+    let mut params = Vec::with_capacity(plan.params.len());
+    for (param, ty) in &plan.params {
+        params.push(weights.on_device(gpu, param, ty).await?);
+    }
+    Ok(Program::compile(gpu, plan, params)?)
+}

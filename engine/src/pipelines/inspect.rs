@@ -1,0 +1,217 @@
+//! What a checkpoint is, from its headers alone.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kernels::{DType, TensorType};
+use loaders::safetensors::Limits;
+use loaders::{Checkpoint, DiffusersFolder, EncodingTotal, Folder, Prefer, Tokenizer};
+
+use super::check::check_class;
+use super::denoiser::{DenoiserShape, build_denoiser};
+use super::single_file;
+use crate::error::Error;
+use crate::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
+use crate::samplers::Method;
+
+/// How a checkpoint is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A folder with `model_index.json`.
+    DiffusersFolder,
+    /// One safetensors file, or an index of shards.
+    SingleFile,
+}
+
+/// What a checkpoint is.
+#[derive(Debug)]
+pub struct Inspection {
+    /// How it is laid out.
+    pub layout: Layout,
+    /// Its family, if its tensors or its index give one away.
+    pub family: Option<String>,
+    /// Its parts.
+    pub parts: Vec<PartReport>,
+    /// Why it cannot be run although all that its parts need is there: another family.
+    pub problem: Option<Error>,
+}
+
+impl Inspection {
+    /// Whether it can be run as far as headers tell.
+    pub fn is_runnable(&self) -> bool {
+        self.problem.is_none() && self.parts.iter().all(|part| part.problem.is_none())
+    }
+}
+
+/// One part of a checkpoint.
+#[derive(Debug)]
+pub struct PartReport {
+    /// Its folder's name, or its role.
+    pub name: String,
+    /// Its class in diffusers or transformers, where an index gives one.
+    pub class: Option<String>,
+    /// Its tensors by encoding; empty for a part without weights.
+    pub encodings: Vec<EncodingTotal>,
+    /// Whether pictures are made with it.
+    pub is_used: bool,
+    /// The first thing that is missing or wrong.
+    pub problem: Option<Error>,
+}
+
+impl PartReport {
+    fn new(name: &str) -> Self {
+        PartReport { name: name.to_owned(), class: None, encodings: Vec::new(), is_used: true, problem: None }
+    }
+
+    /// Number of tensors.
+    pub fn n_tensors(&self) -> usize {
+        self.encodings.iter().map(|total| total.n_tensors).sum()
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.encodings.iter().map(|total| total.bytes).fold(0, u64::saturating_add)
+    }
+
+    fn checked(mut self, checkpoint: &Checkpoint, check: Result<(), Error>) -> Self {
+        self.encodings = checkpoint.encodings();
+        self.problem = check.err();
+        self
+    }
+}
+
+/// Looks at the diffusers folder or the single file at `path`.
+///
+/// What is missing in a part is in its report.
+///
+/// # Errors
+/// [`Error::Load`] if there is nothing at `path` that can be looked at.
+pub async fn inspect(path: &Path) -> Result<Inspection, Error> {
+    if path.is_dir() {
+        return inspect_folder(Folder::on_disk(path)?).await;
+    }
+    let file = Checkpoint::open(path, &Limits::default()).await?;
+    Ok(inspect_file(&file))
+}
+
+/// Parts that a pipeline of Stable Diffusion has to have.
+const NEEDED: [&str; 5] = ["tokenizer", "text_encoder", "unet", "vae", "scheduler"];
+
+async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
+    let folder = DiffusersFolder::open(folder).await?;
+    let problem = check_class(&folder).err();
+    let mut names: BTreeSet<&str> = folder.parts().map(|(name, _)| name).collect();
+    let needed: &[&str] = if problem.is_none() { &NEEDED } else { &[] };
+    let mut parts = Vec::new();
+    for name in needed {
+        names.remove(name);
+        parts.push(inspect_part(&folder, name).await);
+    }
+    for name in names {
+        let checkpoint = folder.checkpoint(name, Prefer::Full, &Limits::default()).await;
+        let mut part = PartReport { is_used: false, ..PartReport::new(name) };
+        part.encodings = checkpoint.map(|checkpoint| checkpoint.encodings()).unwrap_or_default();
+        parts.push(part);
+    }
+    for part in &mut parts {
+        part.class = folder.part(&part.name).map(|part| part.class.clone());
+    }
+    Ok(Inspection {
+        layout: Layout::DiffusersFolder,
+        family: Some(folder.class().to_owned()),
+        parts,
+        problem,
+    })
+}
+
+async fn inspect_part(folder: &DiffusersFolder, name: &str) -> PartReport {
+    let mut part = PartReport::new(name);
+    if matches!(name, "tokenizer" | "scheduler") {
+        part.problem = match name {
+            "tokenizer" => check_tokenizer(folder).await.err(),
+            _ => check_scheduler(folder).await.err(),
+        };
+        return part;
+    }
+    match folder.checkpoint(name, Prefer::Full, &Limits::default()).await {
+        Ok(checkpoint) => {
+            let check = check_network(folder, name, &checkpoint).await;
+            part.checked(&checkpoint, check)
+        }
+        Err(error) => PartReport { problem: Some(error.into()), ..part },
+    }
+}
+
+async fn check_tokenizer(folder: &DiffusersFolder) -> Result<(), Error> {
+    Tokenizer::open(&folder.part_folder("tokenizer")?).await?;
+    Ok(())
+}
+
+async fn check_scheduler(folder: &DiffusersFolder) -> Result<(), Error> {
+    let config = folder.config("scheduler").await?;
+    let keys = config.entries().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+    Method::from_config(config.file(), &keys)?;
+    Ok(())
+}
+
+async fn check_network(folder: &DiffusersFolder, name: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let config = folder.config(name).await?;
+    match name {
+        "text_encoder" => check_text_encoder(ClipTextConfig::read(&config)?, checkpoint),
+        "unet" => check_unet(UNetConfig::read(&config)?, checkpoint),
+        _ => check_vae(VaeKlConfig::read(&config)?, checkpoint),
+    }
+}
+
+fn inspect_file(file: &Checkpoint) -> Inspection {
+    let family = single_file::family(file).map(str::to_owned);
+    let whole = |problem| Inspection {
+        layout: Layout::SingleFile,
+        family: family.clone(),
+        parts: vec![PartReport::new("all").checked(file, Ok(()))],
+        problem: Some(problem),
+    };
+    let parts = match single_file::split(file) {
+        Ok(parts) => parts,
+        Err(error) => return whole(error.into()),
+    };
+    let text_encoder = check_text_encoder(ClipTextConfig::clip_vit_large(), &parts.text_encoder);
+    let reports = vec![
+        PartReport::new("text_encoder").checked(&parts.text_encoder, text_encoder),
+        PartReport::new("unet")
+            .checked(&parts.unet, check_unet(UNetConfig::stable_diffusion_1(), &parts.unet)),
+        PartReport::new("vae").checked(&parts.vae, check_vae(VaeKlConfig::stable_diffusion_1(), &parts.vae)),
+    ];
+    Inspection { layout: Layout::SingleFile, family, parts: reports, problem: None }
+}
+
+/// Edge of the latent on which networks are built to see what they need: no tensor depends on it.
+const LATENT_EDGE: usize = 64;
+
+fn check_text_encoder(config: ClipTextConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let positions = config.positions;
+    let text = ClipText::new(config, checkpoint, false);
+    for table in ["embeddings.token_embedding.weight", "embeddings.position_embedding.weight"] {
+        text.weights.checkpoint().require(table)?;
+    }
+    text.build(1, positions, DType::F32).map(drop)
+}
+
+fn check_unet(config: UNetConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let shape = DenoiserShape {
+        height: LATENT_EDGE,
+        width: LATENT_EDGE,
+        tokens: 1,
+        guided: false,
+        dtype: DType::F32,
+    };
+    build_denoiser(&UNet::new(config, checkpoint, false), shape).map(drop)
+}
+
+fn check_vae(config: VaeKlConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let vae = VaeKl::new(config, checkpoint, false)?;
+    let latent = TensorType::f32([1, LATENT_EDGE, LATENT_EDGE, vae.config.latent_channels]);
+    vae.build_decoder(latent, DType::F32)?;
+    let edge = LATENT_EDGE * vae.config.downscale();
+    vae.build_encoder(TensorType::f32([1, edge, edge, 3]), DType::F32).map(drop)
+}

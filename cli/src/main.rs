@@ -1,1 +1,47 @@
-fn main() {}
+//! `photogram`: words and exit codes around the engine.
+//!
+//! [`args`] are the words as they were typed, [`request`] what they ask of the engine; each command is one file in
+//! [`commands`]. Nothing here computes with tensors.
+
+mod args;
+mod builtin;
+mod commands;
+mod dump;
+mod failure;
+mod interrupt;
+mod metadata;
+mod noise;
+mod output;
+mod panic;
+mod report;
+mod request;
+mod sampler_names;
+mod tables;
+
+use std::process::ExitCode;
+
+use args::Command;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    panic::install();
+    interrupt::install();
+    let result = panic::caught(|| pollster::block_on(run()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report::print_failure(&failure);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+async fn run() -> Result<(), Failure> {
+    let Some(command) = args::parse()? else { return Ok(()) };
+    match command {
+        Command::Generate(args) => commands::generate::run(&args).await,
+        Command::Devices(args) => commands::devices::run(&args).await,
+        Command::Inspect(args) => commands::inspect::run(&args).await,
+        Command::Validate(args) => commands::validate::run(&args).await,
+    }
+}

@@ -1,0 +1,208 @@
+//! `photogram generate`: a prompt becomes a picture.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use engine::device::Gpu;
+use engine::pipelines::{Image, Model, Pipeline, Planned, Request};
+use loaders::RgbPicture;
+use serde_json::json;
+
+use crate::args::GenerateArgs;
+use crate::builtin;
+use crate::dump::{Dump, dump_path};
+use crate::failure::{Code, Failure};
+use crate::metadata::{KEYWORD, SOFTWARE, Settings};
+use crate::noise::{Noise, read_latents};
+use crate::output::{check_writable, picture_paths, write_json, write_picture};
+use crate::report::{Report, Verbosity};
+use crate::request::{build_request, check_args};
+
+/// Seconds of each stage, over all pictures.
+#[derive(Default)]
+struct Seconds {
+    load: Duration,
+    encode: Duration,
+    steps: Vec<Duration>,
+    decode: Duration,
+}
+
+/// Draws the pictures that `args` ask for.
+///
+/// Whatever can be wrong with a flag is found before a weight is read.
+pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    let started = Instant::now();
+    check_args(args)?;
+    let outputs = picture_paths(&args.output, args.batch_count)?;
+    for path in outputs.first().into_iter().chain(&args.stats) {
+        check_writable(path)?;
+    }
+    if let Some(folder) = &args.dump {
+        check_writable(&dump_path(folder, 0, args.batch_count))?;
+    }
+    let verbosity = match (args.quiet, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    let report = Report::new(verbosity);
+
+    report.stage("opening the model");
+    let model = match &args.model {
+        Some(path) => Model::open(path, args.precision.into()).await?,
+        None => builtin::open(args.precision.into()).await?,
+    };
+    let request = build_request(args, &model)?;
+    let planned = model.check(&request)?;
+    let latents = match &args.latents {
+        Some(path) => Some(read_latents(path, planned.latent_shape).await?),
+        None => None,
+    };
+    if args.seed < 0 {
+        report.note(&format!("seed {}", request.seed.0));
+    }
+
+    report.stage("compiling kernels, loading weights");
+    let gpu = Gpu::open(args.adapter.clone()).await?;
+    report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
+    let mut pipeline = Pipeline::new(gpu, model);
+    pipeline.prepare(&request).await?;
+    report.detail(&format!(
+        "{}: {}, {} steps of {} ({}), {}",
+        pipeline.model().name,
+        request.size,
+        planned.trajectory.steps.len(),
+        planned.method.name,
+        planned.trajectory.schedule.name(),
+        pipeline.dtype(),
+    ));
+    let mut drawing = Drawing { args, report: &report, planned, seconds: Seconds::default() };
+    drawing.seconds.load = started.elapsed();
+
+    for (image_idx, path) in outputs.iter().enumerate() {
+        let request = Request { seed: request.seed.of_image(image_idx), ..request.clone() };
+        let picture_started = Instant::now();
+        let image = drawing.draw(&mut pipeline, &request, latents.clone(), image_idx).await?;
+        drawing.write(path, &image, &request, &pipeline.model().name)?;
+        report.note(&format!(
+            "{}: {}, seed {}, {:.1} s",
+            path.display(),
+            image.size(),
+            request.seed.0,
+            picture_started.elapsed().as_secs_f64()
+        ));
+    }
+    if let Some(path) = &args.stats {
+        let stats = drawing.stats(&mut pipeline, &request, started.elapsed()).await?;
+        write_json(path, &stats)?;
+    }
+    Ok(())
+}
+
+/// What the pictures of a batch share.
+struct Drawing<'a> {
+    args: &'a GenerateArgs,
+    report: &'a Report,
+    planned: Planned,
+    seconds: Seconds,
+}
+
+impl Drawing<'_> {
+    async fn draw(
+        &mut self,
+        pipeline: &mut Pipeline,
+        request: &Request,
+        latents: Option<Vec<f32>>,
+        image_idx: usize,
+    ) -> Result<Image, Failure> {
+        let encoding = Instant::now();
+        let noise = Noise::draw(&self.planned, request.rng, request.seed, latents);
+        let mut run = pipeline.start_from(request, noise.source()).await?;
+        let mut dump = self.args.dump.as_ref().map(|folder| {
+            let path = dump_path(folder, image_idx, self.args.batch_count);
+            Dump::new(path, self.planned.latent_shape)
+        });
+        if let Some(dump) = &mut dump {
+            dump.start(&run, &noise).await?;
+        }
+        self.seconds.encode += encoding.elapsed();
+
+        self.report.steps("drawing", run.total());
+        let mut step_started = Instant::now();
+        while let Some(progress) = run.next().await? {
+            if let Some(dump) = &mut dump {
+                dump.step(&run, progress.step).await?;
+            } else if self.args.stats.is_some() {
+                // A step is only queued; what it took is known once its latent is there.
+                run.latent().await?;
+            }
+            self.report.step();
+            self.seconds.steps.push(step_started.elapsed());
+            step_started = Instant::now();
+        }
+
+        self.report.stage("decoding");
+        let decoding = Instant::now();
+        let image = run.decode().await?;
+        self.seconds.decode += decoding.elapsed();
+        if let Some(dump) = dump {
+            dump.write(&image)?;
+        }
+        Ok(image)
+    }
+
+    fn write(&self, path: &Path, image: &Image, request: &Request, model: &str) -> Result<(), Failure> {
+        let size = image.size();
+        let picture = RgbPicture::new(size.width as u32, size.height as u32, image.to_rgb8());
+        let picture =
+            picture.ok_or_else(|| Failure::new(Code::Bug, format!("a picture of {size} pixels")))?;
+        let settings = Settings {
+            request,
+            method: self.planned.method,
+            schedule: self.planned.trajectory.schedule,
+            model,
+        };
+        let parameters = settings.parameters();
+        let texts: &[(&str, &str)] = match self.args.no_metadata {
+            true => &[],
+            false => &[(KEYWORD, &parameters), ("Software", SOFTWARE)],
+        };
+        write_picture(path, &picture, texts)
+    }
+
+    async fn stats(
+        &self,
+        pipeline: &mut Pipeline,
+        request: &Request,
+        total: Duration,
+    ) -> Result<serde_json::Value, Failure> {
+        let stats = pipeline.stats(request).await?;
+        let Seconds { load, encode, steps, decode } = &self.seconds;
+        Ok(json!({
+            "version": SOFTWARE,
+            "model": pipeline.model().name,
+            "adapter": stats.adapter,
+            "driver": stats.driver,
+            "dtype": pipeline.dtype().to_string(),
+            "width": request.size.width,
+            "height": request.size.height,
+            "pictures": self.args.batch_count,
+            "sampler": self.planned.method.name,
+            "seconds": {
+                "load": load.as_secs_f64(),
+                "encode": encode.as_secs_f64(),
+                "steps": steps.iter().map(Duration::as_secs_f64).collect::<Vec<_>>(),
+                "decode": decode.as_secs_f64(),
+                "total": total.as_secs_f64(),
+            },
+            "dispatches": {
+                "denoiser": stats.denoiser_dispatches,
+                "denoiser_once_per_prompt": stats.prompt_dispatches,
+                "decoder": stats.decoder_dispatches,
+            },
+            "denoiser_flops": stats.denoiser_flops,
+            "pipelines": stats.pipelines,
+            "peak_bytes": stats.peak_bytes,
+        }))
+    }
+}

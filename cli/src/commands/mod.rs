@@ -1,0 +1,6 @@
+//! One file for each command.
+
+pub(crate) mod devices;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod validate;

@@ -1,0 +1,36 @@
+//! Ctrl-C: the program ends at once, but not in the middle of writing a file.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indicatif::ProgressBar;
+
+use crate::failure::Code;
+
+/// Held while a file is written.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// What is drawn on the terminal at the moment.
+static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Ends the program on Ctrl-C, SIGTERM and SIGHUP, whatever it waits for: a GPU's answer cannot be cancelled.
+pub(crate) fn install() {
+    let installed = ctrlc::try_set_handler(|| {
+        let _whole = writing();
+        if let Some(bar) = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+        std::process::exit(Code::Interrupted as i32);
+    });
+    // Refused where a signal is ignored already (nohup); Ctrl-C then ends the program as it ends any.
+    drop(installed);
+}
+
+/// While the guard lives, an interruption waits.
+pub(crate) fn writing() -> MutexGuard<'static, ()> {
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has an interruption clear `bar` from the terminal.
+pub(crate) fn clears(bar: &ProgressBar) {
+    *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+}

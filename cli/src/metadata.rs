@@ -1,0 +1,140 @@
+//! A picture's settings in the text that the A1111 web UI writes as `parameters`.
+//!
+//! Source: `create_infotext` and `quote` of Forge's `modules/{processing,infotext_utils}.py`, as observable in its files.
+
+use engine::noise::RngKind;
+use engine::pipelines::Request;
+use engine::samplers::{Method, Schedule};
+
+/// The keyword of the text in a PNG.
+pub(crate) const KEYWORD: &str = "parameters";
+
+/// Name and version of this program.
+pub(crate) const SOFTWARE: &str = concat!("photogram ", env!("CARGO_PKG_VERSION"));
+
+/// What is worth telling about how a picture was made.
+pub(crate) struct Settings<'a> {
+    /// What was asked for.
+    pub(crate) request: &'a Request,
+    /// The sampler that was used.
+    pub(crate) method: &'static Method,
+    /// The schedule that was followed.
+    pub(crate) schedule: Schedule,
+    /// The model's name.
+    pub(crate) model: &'a str,
+}
+
+impl Settings<'_> {
+    /// The text.
+    pub(crate) fn parameters(&self) -> String {
+        let request = self.request;
+        let schedule = match self.schedule {
+            Schedule::Discrete => "Uniform",
+            Schedule::Karras => "Karras",
+        };
+        let rng = match request.rng {
+            RngKind::Cpu => "CPU",
+            RngKind::Cuda => "NV",
+        };
+        let mut fields = vec![
+            ("Steps", request.steps.to_string()),
+            ("Sampler", self.method.a1111_name.to_owned()),
+            ("Schedule type", schedule.to_owned()),
+            ("CFG scale", request.guidance.0.to_string()),
+            ("Seed", request.seed.0.to_string()),
+            ("Size", request.size.to_string()),
+            ("Model", self.model.to_owned()),
+        ];
+        if let Some(init) = &request.init {
+            fields.push(("Denoising strength", init.strength.to_string()));
+        }
+        fields.push(("RNG", rng.to_owned()));
+        fields.push(("Version", SOFTWARE.to_owned()));
+        let fields: Vec<String> =
+            fields.iter().map(|(key, value)| format!("{key}: {}", quoted(value))).collect();
+
+        let mut text = format!("{}\n", request.prompt);
+        if !request.negative_prompt.is_empty() {
+            text.push_str(&format!("Negative prompt: {}\n", request.negative_prompt));
+        }
+        text + &fields.join(", ")
+    }
+}
+
+/// `value` as JSON if a reader would take a part of it for the next field.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ':', '\n']) {
+        serde_json::Value::from(value).to_string()
+    } else {
+        value.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::noise::Seed;
+    use engine::pipelines::{GuidanceScale, Image, InitImage, PixelSize};
+
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            prompt: "a lighthouse, at dusk".to_owned(),
+            negative_prompt: String::new(),
+            size: PixelSize { width: 512, height: 768 },
+            steps: 25,
+            guidance: GuidanceScale(7.0),
+            seed: Seed(42),
+            rng: RngKind::Cpu,
+            sampler: None,
+            schedule: None,
+            prediction: None,
+            init: None,
+        }
+    }
+
+    fn text(request: &Request, model: &str) -> String {
+        let method = Method::from_name("dpm++2m").unwrap();
+        Settings { request, method, schedule: Schedule::Karras, model }.parameters()
+    }
+
+    #[test]
+    fn settings_read_as_the_web_ui_writes_them() {
+        assert_eq!(
+            text(&request(), "v1-5"),
+            "a lighthouse, at dusk\nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, \
+             Size: 512x768, Model: v1-5, RNG: CPU, Version: photogram 0.1.0"
+        );
+    }
+
+    #[test]
+    fn a_negative_prompt_and_an_initial_picture_are_told() {
+        let size = PixelSize { width: 1, height: 1 };
+        let init = InitImage { image: Image::new(size, vec![0.0; 3]), strength: 0.6 };
+        let request = Request {
+            negative_prompt: "blurry".to_owned(),
+            guidance: GuidanceScale(7.5),
+            rng: RngKind::Cuda,
+            init: Some(init),
+            ..request()
+        };
+        assert_eq!(
+            text(&request, "v1-5"),
+            "a lighthouse, at dusk\nNegative prompt: blurry\nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, \
+             CFG scale: 7.5, Seed: 42, Size: 512x768, Model: v1-5, Denoising strength: 0.6, RNG: NV, \
+             Version: photogram 0.1.0"
+        );
+    }
+
+    #[test]
+    fn a_value_with_a_separator_is_quoted() {
+        for (name, shown) in [
+            ("a, b", r#""a, b""#),
+            ("C:x", r#""C:x""#),
+            ("say \"hi\"\n", r#""say \"hi\"\n""#),
+            ("a b", "a b"),
+        ] {
+            assert_eq!(quoted(name), shown);
+        }
+    }
+}

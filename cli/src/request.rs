@@ -1,0 +1,112 @@
+//! What the words of `generate` ask of the engine.
+
+use engine::noise::{RngKind, Seed};
+use engine::pipelines::{
+    GuidanceScale, Image, InitImage, Model, PixelSize, Precision, PredictionType, Request,
+};
+use loaders::RgbPicture;
+
+use crate::args::{GenerateArgs, PrecisionArg, PredictionArg, RngArg};
+use crate::builtin;
+use crate::failure::{Code, Failure};
+
+/// The largest batch: file names and seeds are counted, memory is not.
+const MAX_PICTURES: usize = 1_000_000;
+
+/// Steps where neither the user nor the model's card says.
+const STEPS: usize = 20;
+
+/// Guidance where neither the user nor the model's card says.
+const CFG_SCALE: f64 = 7.0;
+
+/// Strength where the user does not say.
+const STRENGTH: f64 = 0.75;
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Auto => Precision::Auto,
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::F16 => Precision::F16,
+        }
+    }
+}
+
+/// Checks what depends on no model.
+///
+/// # Errors    [`Code::Usage`]
+pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
+    if args.batch_count == 0 || args.batch_count > MAX_PICTURES {
+        return Err(Failure::usage("--batch-count", format!("1 to {MAX_PICTURES}"), args.batch_count));
+    }
+    if args.latents.is_some() && args.batch_count > 1 {
+        let found = format!("--batch-count {}", args.batch_count);
+        return Err(Failure::usage("--latents", "one picture: each would start from the same noise", found));
+    }
+    Ok(())
+}
+
+/// The request for the first picture.
+///
+/// # Errors    those of reading the initial picture, and of [`Model::check`]
+pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Request, Failure> {
+    let is_builtin = args.model.is_none();
+    let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
+    let size = picture_size(args, picture.as_ref(), model);
+    let mut request = Request {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        size,
+        steps: args.steps.unwrap_or(if is_builtin { builtin::STEPS } else { STEPS }),
+        guidance: GuidanceScale(args.cfg_scale.unwrap_or(if is_builtin {
+            builtin::CFG_SCALE
+        } else {
+            CFG_SCALE
+        })),
+        seed: if args.seed < 0 { random_seed() } else { Seed::from(args.seed) },
+        rng: match args.rng {
+            RngArg::Cpu => RngKind::Cpu,
+            RngArg::Cuda => RngKind::Cuda,
+        },
+        sampler: args.sampler,
+        schedule: args.schedule,
+        prediction: args.prediction.map(|prediction| match prediction {
+            PredictionArg::Eps => PredictionType::Epsilon,
+            PredictionArg::V => PredictionType::V,
+        }),
+        init: None,
+    };
+    if let Some(picture) = picture {
+        // No picture is stretched to a size that cannot be drawn.
+        model.check(&request)?;
+        let image = stretched(&picture, size)?;
+        request.init = Some(InitImage { image, strength: args.strength.unwrap_or(STRENGTH) });
+    }
+    Ok(request)
+}
+
+/// The size asked for; a side that is not takes the initial picture's, rounded down to what the model can draw, or the
+/// model's own.
+fn picture_size(args: &GenerateArgs, picture: Option<&RgbPicture>, model: &Model) -> PixelSize {
+    let multiple = model.edge_multiple();
+    let edge = |asked: Option<usize>, found: fn(&RgbPicture) -> u32| match (asked, picture) {
+        (Some(edge), _) => edge,
+        (None, Some(picture)) => (found(picture) as usize / multiple).max(1) * multiple,
+        (None, None) => model.native_edge(),
+    };
+    PixelSize { width: edge(args.width, RgbPicture::width), height: edge(args.height, RgbPicture::height) }
+}
+
+/// The picture at another size.
+fn stretched(picture: &RgbPicture, size: PixelSize) -> Result<Image, Failure> {
+    let no_room = || Failure::new(Code::OutOfMemory, format!("--init-img: no room for {size} pixels"));
+    let side = |edge: usize| u32::try_from(edge).map_err(|_| no_room());
+    let resized = picture.resized(side(size.width)?, side(size.height)?).ok_or_else(no_room)?;
+    Ok(Image::from_rgb8(size, resized.pixels()))
+}
+
+/// A seed that nobody chose: 32 bits, so that it is short to type.
+fn random_seed() -> Seed {
+    use std::hash::{BuildHasher, RandomState};
+    Seed(RandomState::new().hash_one(()) >> 32)
+}

@@ -20,6 +20,9 @@ use crate::pipelines::{
 };
 use crate::samplers::{Method, Schedule};
 
+/// Parameters of a denoiser from which [`Class::LargeNetwork`] applies.
+const LARGE: u64 = 100_000_000;
+
 /// One stage of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
@@ -63,6 +66,8 @@ pub async fn run_recorded(gpu: Gpu, folder: &Path, precision: Precision) -> Resu
     let tensors = Checkpoint::open(folder.join("reference.safetensors"), &Limits::default()).await?;
     let model = Model::open(&folder.join(config.require::<String>("model")?), precision).await?;
     let request = read_request(&config, folder)?;
+    let parameters: u64 = model.unet.weights.checkpoint().tensors().map(|(_, tensor)| tensor.n_values()).sum();
+    let class = if parameters > LARGE { Class::LargeNetwork } else { Class::Network };
     let mut pipeline = Pipeline::new(gpu, model);
     let dtype = pipeline.dtype();
 
@@ -70,7 +75,7 @@ pub async fn run_recorded(gpu: Gpu, folder: &Path, precision: Precision) -> Resu
     let mut note = |name: &str, expected: &[f32], found: &[f32]| {
         stages.push(Stage {
             name: name.to_owned(),
-            comparison: compare_values(expected, found, Class::Network, dtype),
+            comparison: compare_values(expected, found, class, dtype),
         });
     };
     let recorded = Recorded { tensors: &tensors };

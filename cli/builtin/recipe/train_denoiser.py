@@ -7,6 +7,9 @@ begins with random ones otherwise.
 The learning rate follows the clock: it rises over --warmup steps and falls
 along a half cosine to nothing at the end of the run, however many steps the
 machine managed by then.
+
+Under `torchrun --nproc-per-node N` the batches of N processes make one step.
+On a CPU one thread in each of several processes is faster than several threads.
 """
 
 import argparse
@@ -17,7 +20,9 @@ import time
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import captions
@@ -39,10 +44,10 @@ def arguments():
     parser.add_argument("--minutes", type=float, required=True, help="length of the whole run")
     parser.add_argument("--rate", type=float, default=8e-4, help="highest learning rate")
     parser.add_argument("--warmup", type=int, default=500, help="steps")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="of each process")
     parser.add_argument("--common", type=float, default=0.0, help="share of batches that common.txt gets")
     parser.add_argument("--ema", type=float, default=0.9995, help="decay per step")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--save", type=float, default=120, help="seconds between saves")
     return parser.parse_args()
 
@@ -129,6 +134,27 @@ class Examples:
         return latents, tokens
 
 
+def average_gradients(models):
+    """Replace gradients by their mean over the processes."""
+    if not dist.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in models.parameters()]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def agreed(minutes):
+    """The first process's clock, so that all stop after the same step."""
+    if not dist.is_initialized():
+        return minutes
+    clock = torch.tensor(minutes, dtype=torch.float64)
+    dist.broadcast(clock, 0)
+    return clock.item()
+
+
 class Run:
     """What a run keeps between steps and between processes."""
 
@@ -154,6 +180,7 @@ class Run:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.models)
         torch.nn.utils.clip_grad_norm_(self.models.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -195,9 +222,10 @@ def main():
     """Train until the minutes are over, then write OUT/model."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    seed = time.time_ns() % 2**32
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    if "RANK" in os.environ:  # set by torchrun
+        dist.init_process_group("gloo")
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    torch.manual_seed(0)  # every process begins with the same random weights
     with open(f"{args.out}/rows.json") as file:
         tokenizer = captions.tokenizer(json.load(file), f"{args.out}/model/tokenizer")
     if os.path.exists(f"{args.out}/model/unet"):
@@ -205,10 +233,16 @@ def main():
         unet = UNet2DConditionModel.from_pretrained(f"{args.out}/model", subfolder="unet").float()
     else:
         text, unet = new_models(tokenizer)
-    # convolutions on channels-last tensors are 1.4 times faster on a CPU
+    # both are faster on a CPU: convolutions on channels-last tensors, and at
+    # these sizes attention as plain products
     unet = unet.to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())
+    text.set_attn_implementation("eager")
     models = torch.nn.ModuleDict(dict(text=text, unet=unet))
     run = Run(args, models)
+    seed = (time.time_ns() + int(os.environ.get("RANK", 0))) % 2**32
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     examples = Examples(args.out, tokenizer, args.common, rng)
     alphas = noise_scheduler().alphas_cumprod.float()
     snr = alphas / (1 - alphas).clamp(min=1e-8)
@@ -216,7 +250,7 @@ def main():
 
     start = last_print = last_save = time.time()
     first_step, average = run.step, None
-    while (minutes := run.minutes + (time.time() - start) / 60) < args.minutes:
+    while (minutes := agreed(run.minutes + (time.time() - start) / 60)) < args.minutes:
         falling = 0.5 + 0.5 * math.cos(math.pi * minutes / args.minutes)
         rate = args.rate * min(1, (run.step + 1) / args.warmup) * falling
         latents, tokens = examples.draw(args.batch)
@@ -232,16 +266,20 @@ def main():
         run.update(loss, rate)
         average = loss.item() if average is None else 0.99 * average + 0.01 * loss.item()
         now = time.time()
+        if not first:
+            continue
         if now - last_print > 60:
             last_print = now
-            speed = (run.step - first_step) * args.batch / (now - start)
+            batch = args.batch * (dist.get_world_size() if dist.is_initialized() else 1)
+            speed = (run.step - first_step) * batch / (now - start)
             line = f"{minutes:.1f} min step {run.step} mse {average:.4f} lr {rate:.2e} {speed:.1f}/s"
             print(f"{line} cpu {time.process_time() / 60:.1f} min", flush=True)
         if now - last_save > args.save:
             last_save = now
             run.save(minutes)
-    run.save(args.minutes)
-    save_pipeline(args.out, tokenizer, models, run.ema)
+    if first:
+        run.save(args.minutes)
+        save_pipeline(args.out, tokenizer, models, run.ema)
 
 
 if __name__ == "__main__":

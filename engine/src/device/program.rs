@@ -282,7 +282,7 @@ fn check_types(what: &str, declared: &[(String, TensorType)], given: &[DeviceTen
 }
 
 /// Splits launches into runs of at most `limit` operations, each of at least one launch.
-fn batches<'a>(launches: &'a [usize], flops: impl Fn(&usize) -> u64, limit: u64) -> Vec<&'a [usize]> {
+fn batches(launches: &[usize], flops: impl Fn(&usize) -> u64, limit: u64) -> Vec<&[usize]> {
     let (mut batches, mut start, mut sum) = (Vec::new(), 0, 0u64);
     for (i, launch) in launches.iter().enumerate() {
         let own = flops(launch);

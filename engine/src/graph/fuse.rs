@@ -6,12 +6,15 @@ use kernels::{Op, TensorType};
 
 use super::{Graph, Source, Value, ValueId};
 
+/// An operation and its operands.
+type Node = (Arc<dyn Op>, Vec<ValueId>);
+
 /// The same computation with fewer operations: what an operation's only reader can be done in its own epilogue is done there
 /// (see [`kernels::Op::absorb`]), and values nothing depends on are left out.
 ///
 /// Outputs stay values of their own.
 pub fn fuse(graph: &Graph) -> Graph {
-    let mut nodes: Vec<Option<(Arc<dyn Op>, Vec<ValueId>)>> = graph
+    let mut nodes: Vec<Option<Node>> = graph
         .values()
         .map(|(_, v)| match &v.source {
             Source::Node { op, inputs } => Some((op.clone(), inputs.clone())),
@@ -49,7 +52,7 @@ pub fn fuse(graph: &Graph) -> Graph {
     rebuild(graph, &nodes)
 }
 
-fn rebuild(graph: &Graph, nodes: &[Option<(Arc<dyn Op>, Vec<ValueId>)>]) -> Graph {
+fn rebuild(graph: &Graph, nodes: &[Option<Node>]) -> Graph {
     let mut needed = vec![false; nodes.len()];
     graph.outputs().iter().for_each(|id| needed[id.index()] = true);
     for index in (0..nodes.len()).rev() {

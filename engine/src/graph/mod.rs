@@ -149,6 +149,30 @@ impl Graph {
         Ok(self.push(Value { name, ty, source: Source::Node { op, inputs: inputs.to_vec() } }))
     }
 
+    /// The same graph with those operations replaced for which `replace`, given name and operation, has another. Values keep
+    /// their ids.
+    ///
+    /// # Errors
+    /// [`GraphError`] if a replacement does not fit its operands, or its result does not fit the operations that read it.
+    pub fn map_ops(
+        &self,
+        mut replace: impl FnMut(&str, &Arc<dyn Op>) -> Option<Arc<dyn Op>>,
+    ) -> Result<Graph, GraphError> {
+        let mut mapped = Graph { values: Vec::new(), outputs: self.outputs.clone() };
+        for value in &self.values {
+            match &value.source {
+                Source::Node { op, inputs } => {
+                    let op = replace(&value.name, op).unwrap_or_else(|| op.clone());
+                    mapped.apply_arc(value.name.clone(), op, inputs)?;
+                }
+                _ => {
+                    mapped.push(value.clone());
+                }
+            }
+        }
+        Ok(mapped)
+    }
+
     /// Gives the result of an operation another name.
     pub fn rename(&mut self, id: ValueId, name: impl Into<String>) {
         if let Value { source: Source::Node { .. }, name: old, .. } = &mut self.values[id.index()] {

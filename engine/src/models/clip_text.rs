@@ -69,7 +69,7 @@ impl ClipTextConfig {
             activation,
             eps: config.or("layer_norm_eps", 1e-5)?,
         };
-        if read.width % read.heads != 0 {
+        if !read.width.is_multiple_of(read.heads) {
             return Err(config
                 .unexpected("num_attention_heads", format!("a divisor of {}", read.width))
                 .into());

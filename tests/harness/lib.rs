@@ -1,5 +1,7 @@
 //! What tests share: a device that is opened once, and data that may be absent.
 
+pub mod recording;
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 

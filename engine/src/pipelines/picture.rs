@@ -2,7 +2,20 @@
 
 use kernels::HostTensor;
 
-use super::request::PixelSize;
+/// Width and height of a picture in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PixelSize {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl std::fmt::Display for PixelSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
 
 /// An RGB picture, row by row from the top, each value in 0 (black) ..= 1.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,8 +8,8 @@ use loaders::Encoding;
 
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::model::{Model, Precision};
-use super::picture::Image;
-use super::request::{PixelSize, Request};
+use super::picture::{Image, PixelSize};
+use super::request::Request;
 use super::run::{NoiseSource, Run};
 use super::stats::Stats;
 use super::terms::Combiner;

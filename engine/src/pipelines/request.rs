@@ -4,22 +4,7 @@ use crate::error::Error;
 use crate::noise::{RngKind, Seed};
 use crate::samplers::{Method, Schedule};
 
-use super::picture::Image;
-
-/// Width and height of a picture in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PixelSize {
-    /// Columns.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-}
-
-impl std::fmt::Display for PixelSize {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}", self.width, self.height)
-    }
-}
+use super::picture::{Image, PixelSize};
 
 /// How far predictions are pushed from the negative prompt's towards the prompt's; 1 and below: the negative prompt is not
 /// evaluated.

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use kernels::{HostTensor, TensorType};
 
 use super::denoiser::DenoiserShape;
-use super::picture::Image;
+use super::picture::{Image, PixelSize};
 use super::pipeline::{Pipeline, check_finite};
-use super::request::{PixelSize, Request};
+use super::request::Request;
 use super::terms::coefficients;
 use crate::device::{DeviceTensor, Program};
 use crate::error::Error;

@@ -8,6 +8,7 @@ mod builtin;
 mod commands;
 mod dump;
 mod failure;
+mod headless;
 mod interrupt;
 mod metadata;
 mod noise;
@@ -24,6 +25,7 @@ use args::Command;
 use failure::Failure;
 
 fn main() -> ExitCode {
+    headless::leave_out_device_selection();
     panic::install();
     interrupt::install();
     let result = panic::caught(|| pollster::block_on(run()));

@@ -1,0 +1,121 @@
+//! Every variant of every operation on shapes that models have: `cargo bench -p photogram-benches --bench kernels`.
+//!
+//! A bench is named `operation/variant/operands`; a word after `--` runs those whose name contains it. Contractions count
+//! floating-point operations per second as elements, the others count the bytes that must move at least.
+
+use criterion::{BenchmarkGroup, BenchmarkId, SamplingMode, Throughput, measurement::WallTime};
+use engine::device::Program;
+use engine::graph::{Graph, Rate};
+use engine::plan::{Choice, build_plan};
+use kernels::check::{Class, Hard};
+use kernels::ops::{
+    Activate, Activation, Add, Attention, Concat, Conv2d, Epilogue, Geglu, GroupNorm, LayerNorm,
+    LinearCombination, MatMul, Permute, Slice, ToRgb, Upsample,
+};
+use kernels::{Case, DType, TensorType};
+use photogram_benches::{Bench, criterion};
+use pollster::block_on;
+
+fn main() {
+    let bench = Bench::open();
+    let mut criterion = criterion();
+    for case in cases() {
+        let mut group = criterion.benchmark_group(case.op.name());
+        group.sampling_mode(SamplingMode::Flat);
+        group.throughput(throughput(&case));
+        run_variants(&bench, &mut group, &case);
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+fn throughput(case: &Case) -> Throughput {
+    let cost = case.op.cost(&case.inputs);
+    match case.op.class(&case.inputs) {
+        Class::Contraction { .. } => Throughput::Elements(cost.flops),
+        _ => Throughput::Bytes(cost.bytes),
+    }
+}
+
+fn run_variants(bench: &Bench, group: &mut BenchmarkGroup<'_, WallTime>, case: &Case) {
+    let gpu = &bench.gpu;
+    let mut graph = Graph::new();
+    let ids: Vec<_> = case
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| graph.input(&format!("operand {i}"), ty.clone(), Rate::Step))
+        .collect();
+    let result = graph.apply_arc(case.op.name(), case.op.clone(), &ids).expect("operands fit");
+    graph.output(result);
+    let to = gpu.allocate("result", graph.ty(result).clone()).expect("cases are small");
+    let operands: Vec<_> = case
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| {
+            let tensor = Hard::Noise.tensor(ty, i as u64 + 1);
+            block_on(gpu.upload_new("operand", &tensor)).expect("cases are small")
+        })
+        .collect();
+
+    let operand_types = case.inputs.iter().map(TensorType::to_string).collect::<Vec<_>>().join(" ");
+    let n_variants = case.op.variants(&case.inputs, gpu.caps()).expect("cases fit every adapter").len();
+    for number in 0..n_variants {
+        let plan = build_plan(&graph, gpu.caps(), Choice::Number(number)).expect("cases fit every adapter");
+        let variant = plan.steps[0].variant.name;
+        let program = Program::compile(gpu, plan, Vec::new()).expect("the device compiles");
+        group.bench_function(BenchmarkId::new(variant, &operand_types), |b| {
+            b.iter_custom(|iterations| {
+                bench.wait();
+                let started = std::time::Instant::now();
+                for _ in 0..iterations {
+                    block_on(program.run(gpu, &[Rate::Step], &operands, std::slice::from_ref(&to)))
+                        .expect("the device runs");
+                }
+                bench.wait();
+                started.elapsed()
+            });
+        });
+    }
+}
+
+/// Layers of Stable Diffusion 1.x at 256x256 without guidance, and of the built-in model.
+fn cases() -> Vec<Case> {
+    let f32 = |shape: Vec<usize>| TensorType::f32(shape);
+    let f16 = |shape: Vec<usize>| TensorType::new(DType::F16, shape);
+    let same = Conv2d { stride: [1, 1], padding: [1; 4], epilogue: Epilogue::bias() };
+    let halving = Conv2d { stride: [2, 2], ..same.clone() };
+    let linear = MatMul { epilogue: Epilogue::bias() };
+    let attention = |heads| Attention { heads, kv_heads: heads, causal: false, scale: None };
+    let norm = GroupNorm { groups: 32, eps: 1e-5, silu: true };
+    vec![
+        Case::new(linear.clone(), [f32(vec![1024, 320]), f32(vec![320, 320]), f32(vec![320])]),
+        Case::new(linear.clone(), [f32(vec![1024, 320]), f16(vec![320, 2560]), f32(vec![2560])]),
+        Case::new(linear, [f16(vec![256, 640]), f16(vec![640, 640]), f32(vec![640])]),
+        Case::new(same.clone(), [f32(vec![1, 32, 32, 320]), f16(vec![3, 3, 320, 320]), f32(vec![320])]),
+        Case::new(same.clone(), [f16(vec![1, 32, 32, 320]), f16(vec![3, 3, 320, 320]), f32(vec![320])]),
+        Case::new(same.clone(), [f32(vec![2, 16, 16, 64]), f16(vec![3, 3, 64, 64]), f32(vec![64])]),
+        Case::new(same, [f32(vec![1, 128, 128, 16]), f16(vec![3, 3, 16, 4]), f32(vec![4])]),
+        Case::new(halving, [f32(vec![1, 32, 32, 320]), f16(vec![3, 3, 320, 320]), f32(vec![320])]),
+        Case::new(attention(8), [f32(vec![1, 1024, 320]), f32(vec![1, 1024, 320]), f32(vec![1, 1024, 320])]),
+        Case::new(attention(8), [f32(vec![1, 1024, 320]), f32(vec![1, 77, 320]), f32(vec![1, 77, 320])]),
+        Case::new(attention(1), [f32(vec![1, 1024, 512]), f32(vec![1, 1024, 512]), f32(vec![1, 1024, 512])]),
+        Case::new(norm.clone(), [f32(vec![1, 32, 32, 320]), f32(vec![320]), f32(vec![320])]),
+        Case::new(norm, [f16(vec![1, 128, 128, 256]), f32(vec![256]), f32(vec![256])]),
+        Case::new(LayerNorm { eps: 1e-5 }, [f32(vec![1024, 320]), f32(vec![320]), f32(vec![320])]),
+        Case::new(Geglu, [f32(vec![1024, 2560])]),
+        Case::new(Activate(Activation::Silu), [f32(vec![1024, 1280])]),
+        Case::new(Add, [f32(vec![1, 32, 32, 320]), f32(vec![1, 32, 32, 320])]),
+        Case::new(Concat { axis: 3 }, [f32(vec![1, 32, 32, 640]), f32(vec![1, 32, 32, 320])]),
+        Case::new(Slice { axis: 0, start: 1, length: 1 }, [f32(vec![2, 32, 32, 320])]),
+        Case::new(Permute { axes: vec![0, 2, 1, 3] }, [f32(vec![1, 1024, 8, 40])]),
+        Case::new(Upsample { height: 64, width: 64 }, [f32(vec![1, 32, 32, 320])]),
+        Case::new(
+            LinearCombination { terms: 4 },
+            [vec![1, 64, 64, 4], vec![1, 64, 64, 4], vec![1, 64, 64, 4], vec![1, 64, 64, 4], vec![8]]
+                .map(f32),
+        ),
+        Case::new(ToRgb, [f32(vec![1, 256, 256, 3])]),
+    ]
+}

@@ -1,6 +1,6 @@
 //! What a checkpoint is, from its headers alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use kernels::{DType, TensorType};
@@ -63,6 +63,10 @@ impl PartReport {
         PartReport { name: name.to_owned(), class: None, encodings: Vec::new(), is_used: true, problem: None }
     }
 
+    fn unused(name: &str, encodings: Vec<EncodingTotal>) -> Self {
+        PartReport { encodings, is_used: false, ..PartReport::new(name) }
+    }
+
     /// Number of tensors.
     pub fn n_tensors(&self) -> usize {
         self.encodings.iter().map(|total| total.n_tensors).sum()
@@ -109,9 +113,8 @@ async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
     }
     for name in names {
         let checkpoint = folder.checkpoint(name, Prefer::Full, &Limits::default()).await;
-        let mut part = PartReport { is_used: false, ..PartReport::new(name) };
-        part.encodings = checkpoint.map(|checkpoint| checkpoint.encodings()).unwrap_or_default();
-        parts.push(part);
+        let encodings = checkpoint.map(|checkpoint| checkpoint.encodings()).unwrap_or_default();
+        parts.push(PartReport::unused(name, encodings));
     }
     for part in &mut parts {
         part.class = folder.part(&part.name).map(|part| part.class.clone());
@@ -165,23 +168,31 @@ async fn check_network(folder: &DiffusersFolder, name: &str, checkpoint: &Checkp
 
 fn inspect_file(file: &Checkpoint) -> Inspection {
     let family = single_file::family(file).map(str::to_owned);
-    let whole = |problem| Inspection {
-        layout: Layout::SingleFile,
-        family: family.clone(),
-        parts: vec![PartReport::new("all").checked(file, Ok(()))],
-        problem: Some(problem),
-    };
     let parts = match single_file::split(file) {
         Ok(parts) => parts,
-        Err(error) => return whole(error.into()),
+        Err(error) => {
+            let parts = vec![PartReport::unused("all", file.encodings())];
+            return Inspection { layout: Layout::SingleFile, family, parts, problem: Some(error.into()) };
+        }
     };
     let text_encoder = check_text_encoder(ClipTextConfig::clip_vit_large(), &parts.text_encoder);
-    let reports = vec![
+    let mut reports = vec![
         PartReport::new("text_encoder").checked(&parts.text_encoder, text_encoder),
         PartReport::new("unet")
             .checked(&parts.unet, check_unet(UNetConfig::stable_diffusion_1(), &parts.unet)),
         PartReport::new("vae").checked(&parts.vae, check_vae(VaeKlConfig::stable_diffusion_1(), &parts.vae)),
     ];
+    let taken: HashSet<&str> = [&parts.text_encoder, &parts.unet, &parts.vae]
+        .into_iter()
+        .flat_map(|part| part.tensors().map(|(_, entry)| entry.name.as_str()))
+        .collect();
+    let others = file.renamed_with(|name| (!taken.contains(name)).then(|| name.to_owned()));
+    match others.map(|others| others.encodings()) {
+        Ok(encodings) if !encodings.is_empty() => {
+            reports.push(PartReport::unused("other tensors", encodings))
+        }
+        _ => (),
+    }
     Inspection { layout: Layout::SingleFile, family, parts: reports, problem: None }
 }
 

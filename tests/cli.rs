@@ -1,1 +1,560 @@
-//! The program as a user starts it.
+//! The program as a user starts it: one process for each row.
+//!
+//! Rows that draw use a tiny random model, or the built-in one for a step or two; without an adapter they print a skip, with
+//! `REQUIRE_GPU=1` they fail.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+use loaders::read_png_text;
+use loaders::safetensors::{Data, Tensor, write};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+/// The program in `folder`.
+fn photogram(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_photogram"));
+    // Mesa's Vulkan layers complain on stderr without it.
+    command.env("XDG_RUNTIME_DIR", folder).env_remove("RUST_BACKTRACE");
+    command.current_dir(folder).args(words).timeout(Duration::from_secs(120));
+    command
+}
+
+fn run(folder: &Path, words: &[&str]) -> Output {
+    photogram(folder, words).output().expect("the program starts")
+}
+
+fn succeed(folder: &Path, words: &[&str]) -> Output {
+    let output = run(folder, words);
+    assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+fn has_adapter() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let found = run(Path::new("."), &["devices", "--json"]).status.success();
+        assert!(found || std::env::var("REQUIRE_GPU").as_deref() != Ok("1"), "REQUIRE_GPU=1, but no adapter");
+        if !found {
+            println!("skipped: no adapter");
+        }
+        found
+    })
+}
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
+}
+
+/// Everything below `folder`.
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in folder.read_dir().expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path.clone());
+            }
+            found.insert(path);
+        }
+    }
+    found
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for path in names(from) {
+        let target = to.join(path.strip_prefix(from).expect("below it"));
+        match path.is_dir() {
+            true => std::fs::create_dir_all(&target).expect("a folder"),
+            false => drop(
+                std::fs::create_dir_all(target.parent().expect("a parent"))
+                    .and_then(|()| std::fs::copy(&path, &target)),
+            ),
+        }
+    }
+}
+
+/// A safetensors file taken apart.
+struct Parts {
+    header: Map<String, Value>,
+    data: Vec<u8>,
+}
+
+/// Changes the safetensors file at `path`, which stays a sound one.
+fn edit(path: &Path, change: impl FnOnce(&mut Parts)) {
+    let bytes = std::fs::read(path).expect("a file");
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().expect("8 bytes")) as usize;
+    let header = serde_json::from_slice(&rest[..length]).expect("a header");
+    let mut parts = Parts { header, data: rest[length..].to_vec() };
+    change(&mut parts);
+    let mut header = serde_json::to_vec(&parts.header).expect("JSON");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &parts.data].concat();
+    std::fs::write(path, bytes).expect("written");
+}
+
+/// A folder with a sound tiny model in `model` and many broken ones.
+fn workplace() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let sound = fixture("pipelines/sd1_layout/model");
+    let broken = |name: &str| {
+        copy_folder(&sound, &path(name));
+        path(name).join("unet/diffusion_pytorch_model.safetensors")
+    };
+    copy_folder(&sound, &path("model"));
+    edit(&broken("missing"), |parts| parts.rename("conv_in.bias", "conv_in.bia\u{1b}"));
+    edit(&broken("misshapen"), |parts| {
+        let shape = parts.header["conv_in.weight"]["shape"].as_array_mut().expect("a shape");
+        shape.swap(0, 1);
+    });
+    edit(&broken("integers"), |parts| parts.header["conv_in.bias"]["dtype"] = integer_of(parts));
+    edit(&broken("not-finite"), |parts| parts.fill("conv_in.bias", 0xff));
+    let cut = broken("truncated");
+    let bytes = std::fs::read(&cut).expect("a file");
+    std::fs::write(&cut, &bytes[..bytes.len() - 4]).expect("written");
+    broken("no-vae");
+    std::fs::remove_dir_all(path("no-vae/vae")).expect("removed");
+    broken("pickled");
+    std::fs::remove_file(path("pickled/unet/diffusion_pytorch_model.safetensors")).expect("removed");
+    std::fs::write(path("pickled/unet/diffusion_pytorch_model.bin"), b"PK\x03\x04").expect("written");
+    broken("xl");
+    std::fs::write(path("xl/model_index.json"), r#"{"_class_name": "StableDiffusionXLPipeline"}"#)
+        .expect("written");
+    broken("unknown-scheduler");
+    let scheduler = path("unknown-scheduler/scheduler/scheduler_config.json");
+    std::fs::write(scheduler, r#"{"_class_name": "LCMScheduler"}"#).expect("written");
+    broken("bad-json");
+    std::fs::write(path("bad-json/unet/config.json"), "{").expect("written");
+
+    let tensor = |name: &str, file: &str| {
+        let tensors = [Tensor { name, shape: &[1, 2, 2, 2], data: Data::F32(&[0.0; 8]) }];
+        write(&path(file), &tensors, &Default::default()).expect("written");
+    };
+    tensor("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "lora.safetensors");
+    tensor("double_blocks.0.img_attn.norm.key_norm.scale", "flux.safetensors");
+    tensor("what", "unknown.safetensors");
+    tensor("noise", "small-noise.safetensors");
+    for (name, bytes) in [
+        ("empty.safetensors", &b""[..]),
+        ("zip.safetensors", b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0"),
+        ("pickle.safetensors", b"\x80\x02}q\0X\x05\0\0\0statesq\x01"),
+        ("gguf.safetensors", b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+        ("huge-header.safetensors", b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"),
+        ("text.png", b"this is no picture"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
+    ] {
+        std::fs::write(path(name), bytes).expect("written");
+    }
+    std::fs::create_dir(path("nothing")).expect("a folder");
+    std::fs::create_dir(path("taken.png")).expect("a folder");
+    folder
+}
+
+impl Parts {
+    fn rename(&mut self, from: &str, to: &str) {
+        let entry = self.header.remove(from).expect("a tensor");
+        self.header.insert(to.to_owned(), entry);
+    }
+
+    fn fill(&mut self, name: &str, byte: u8) {
+        let offset =
+            |idx: usize| self.header[name]["data_offsets"][idx].as_u64().expect("an offset") as usize;
+        let range = offset(0)..offset(1);
+        self.data[range].fill(byte);
+    }
+}
+
+/// The integer type as wide as `conv_in.bias`.
+fn integer_of(parts: &Parts) -> Value {
+    if parts.header["conv_in.bias"]["dtype"] == "F32" { "I32".into() } else { "I16".into() }
+}
+
+/// The words, the exit code, and what the line on stderr has to contain.
+type Row<'a> = (&'a [&'a str], i32, &'a [&'a str]);
+
+/// Words that come before each row's of a table about `generate`.
+const GENERATE: [&str; 3] = ["generate", "-p", "x"];
+
+fn check_refusals(folder: &Path, before: &[&str], rows: &[Row<'_>]) {
+    let listing = names(folder);
+    for (words, code, says) in rows {
+        let words = [before, words].concat();
+        let started = Instant::now();
+        let output = run(folder, &words);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(*code), "{words:?}: {stderr}");
+        assert!(stdout.is_empty(), "{words:?} printed {stdout}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert!((1..=2).contains(&lines.len()), "{words:?}: {stderr}");
+        assert!(lines[0].starts_with("error: "), "{words:?}: {stderr}");
+        assert!(lines[1..].iter().all(|line| line.starts_with("hint: ")), "{words:?}: {stderr}");
+        assert!(!lines.iter().any(|line| line.contains(char::is_control)), "{words:?}: {stderr:?}");
+        for part in *says {
+            assert!(lines[0].contains(part), "{words:?} does not say '{part}': {stderr}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{words:?} took {:?}", started.elapsed());
+        assert_eq!(names(folder), listing, "{words:?} left files");
+    }
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused() {
+    let folder = workplace();
+    let long = "9".repeat(10_000);
+    let rows: &[Row<'_>] = &[
+        (&["-W", "0"], 2, &["--width", "multiple of 8", "found 0"]),
+        (&["-W", "100"], 2, &["--width", "multiple of 8", "found 100"]),
+        (&["-W", "-8"], 2, &["--width", "-8", "whole number"]),
+        (&["-H", "1000000"], 2, &["--height", "16384", "found 1000000"]),
+        (&["--height", "x"], 2, &["--height", "'x'"]),
+        (&["--steps", "0"], 2, &["--steps", "1 to 1000", "found 0"]),
+        (&["--steps", "1000000"], 2, &["--steps", "1 to 1000", "found 1000000"]),
+        (&["--steps", "1.5"], 2, &["--steps", "'1.5'"]),
+        (&["--steps", &long], 2, &["--steps", "whole number"]),
+        (&["--steps", "\u{202e}4"], 2, &["--steps", "\\u{202e}4"]),
+        (&["--sampler", "heun"], 2, &["--sampler", "'heun'", "dpm++2m"]),
+        (&["--schedule", "cosine"], 2, &["--schedule", "'cosine'", "karras"]),
+        (&["--schedule", "karras"], 2, &["--schedule", "ddim", "karras"]),
+        (&["--sampler", "pndm", "--schedule", "karras"], 2, &["--schedule", "pndm", "karras"]),
+        (&["--cfg-scale", "nan"], 2, &["--cfg-scale", "finite", "NaN"]),
+        (&["--cfg-scale", "1e999"], 2, &["--cfg-scale", "finite", "inf"]),
+        (&["--seed", "9223372036854775808"], 2, &["--seed"]),
+        (&["-b", "0"], 2, &["--batch-count", "found 0"]),
+        (&["--precision", "f8"], 2, &["--precision", "'f8'"]),
+        (&["--prediction", "x0"], 2, &["--prediction", "'x0'"]),
+        (&["--rng", "mtl"], 2, &["--rng", "'mtl'"]),
+        (&["--strength", "0.5"], 2, &["--strength", "--init-img"]),
+        (&["--stesp", "4"], 2, &["--stesp"]),
+        (&["-q", "-v"], 2, &["--quiet", "--verbose"]),
+        (&["-o", "out.jpg"], 2, &["--output", ".png", "out.jpg"]),
+        (&["-b", "2", "--latents", "small-noise.safetensors"], 2, &["--latents", "--batch-count 2"]),
+    ];
+    check_refusals(folder.path(), &GENERATE, rows);
+    let rows: &[Row<'_>] = &[
+        (&["draw"], 2, &["draw"]),
+        (&["generate"], 2, &["--prompt"]),
+        (&["inspect"], 2, &["<PATH>"]),
+        (&["validate", "--precision", "f16"], 2, &["--reference"]),
+    ];
+    check_refusals(folder.path(), &[], rows);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused() {
+    let folder = workplace();
+    let init = fixture("pipelines/sd1_layout/pndm_img2img/init.png");
+    let init = init.to_str().expect("UTF-8");
+    let rows: &[Row<'_>] = &[
+        (&["-m", "absent"], 2, &["absent", "no such file or folder"]),
+        (&["-m", "nothing"], 3, &["nothing", "model_index.json"]),
+        (&["-m", "model/unet"], 3, &["model/unet", "model_index.json"]),
+        (&["-m", "no-vae"], 3, &["no-vae", "vae"]),
+        (&["-m", "bad-json"], 3, &["bad-json/unet/config.json"]),
+        (&["-m", "truncated"], 3, &["truncated/unet/diffusion_pytorch_model.safetensors"]),
+        (&["-m", "empty.safetensors"], 3, &["empty.safetensors"]),
+        (&["-m", "huge-header.safetensors"], 3, &["huge-header.safetensors"]),
+        (&["-m", "zip.safetensors"], 4, &["zip.safetensors"]),
+        (&["-m", "pickle.safetensors"], 4, &["pickle.safetensors"]),
+        (&["-m", "gguf.safetensors"], 4, &["gguf.safetensors", "GGUF"]),
+        (&["-m", "lora.safetensors"], 4, &["lora.safetensors", "LoRA"]),
+        (&["-m", "flux.safetensors"], 4, &["flux.safetensors", "FLUX.1"]),
+        (&["-m", "unknown.safetensors"], 4, &["unknown.safetensors"]),
+        (&["-m", "pickled"], 4, &["pickled/unet/diffusion_pytorch_model.bin", "pickle"]),
+        (&["-m", "xl"], 4, &["xl/model_index.json", "StableDiffusionXLPipeline"]),
+        (&["-m", "unknown-scheduler"], 4, &["unknown-scheduler/scheduler", "LCMScheduler"]),
+        (&["--init-img", "absent.png"], 2, &["absent.png"]),
+        (&["--init-img", "text.png"], 4, &["text.png", "PNG"]),
+        (&["--init-img", "cut.png"], 3, &["cut.png"]),
+        (&["--init-img", init, "--strength", "2"], 2, &["--strength", "found 2"]),
+        (&["--init-img", init, "--strength", "0"], 2, &["--strength", "found 0"]),
+        (&["--init-img", init, "--strength", "nan"], 2, &["--strength", "NaN"]),
+        (&["--init-img", init, "-W", "33"], 2, &["--width", "found 33"]),
+        (&["--latents", "absent.safetensors"], 2, &["absent.safetensors"]),
+        (&["--latents", "small-noise.safetensors"], 3, &["'noise'", "F32[1, 8, 16, 16]", "F32[1, 2, 2, 2]"]),
+        (&["-o", "taken.png"], 8, &["taken.png", "directory"]),
+        (&["-o", "absent/out.png"], 8, &["absent/out.png", "no folder 'absent'"]),
+        (&["--stats", "absent/stats.json"], 8, &["absent/stats.json"]),
+        (&["--dump", "absent"], 8, &["absent"]),
+    ];
+    check_refusals(folder.path(), &GENERATE, rows);
+    let rows: &[Row<'_>] = &[
+        (&["inspect", "absent"], 2, &["absent"]),
+        (&["inspect", "gguf.safetensors"], 4, &["GGUF"]),
+        (&["inspect", "empty.safetensors"], 3, &["empty.safetensors"]),
+    ];
+    check_refusals(folder.path(), &[], rows);
+}
+
+#[test]
+fn models_that_cannot_draw_are_refused() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let rows: &[Row<'_>] = &[
+        (&["-m", "missing"], 3, &["missing/unet/", "'conv_in.bias'"]),
+        (&["-m", "misshapen"], 3, &["misshapen/unet/", "'conv_in.weight'", "expected", "found"]),
+        (&["-m", "integers"], 4, &["integers/unet/", "'conv_in.bias'", "dtype I"]),
+        (&["-m", "not-finite", "--steps", "1"], 7, &["not finite"]),
+        (&["-m", "model", "--adapter", "no such adapter"], 6, &["no such adapter"]),
+    ];
+    check_refusals(folder.path(), &GENERATE, rows);
+    let rows: &[Row<'_>] = &[(&["validate", "--reference", "absent"], 2, &["absent/reference.json"])];
+    check_refusals(folder.path(), &[], rows);
+}
+
+/// Draws with the tiny model, quickly.
+const TINY: [&str; 11] =
+    ["generate", "-m", "model", "-W", "32", "-H", "32", "--steps", "2", "--sampler", "euler"];
+
+fn draw(folder: &Path, words: &[&str]) -> Output {
+    succeed(folder, &[&TINY, words].concat())
+}
+
+fn parameters(path: &Path) -> Option<String> {
+    let texts = read_png_text(path).expect("a PNG");
+    texts.into_iter().find(|(keyword, _)| keyword == "parameters").map(|(_, text)| text)
+}
+
+#[test]
+fn any_prompt_draws_and_is_found_in_the_picture() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let out = folder.path().join("out.png");
+    let long = "lighthouse ".repeat(1_000);
+    for prompt in ["", "🍎 猫 e\u{301}\u{200d}", "--help", "a, b: \"c\"", "\u{1b}[2J\u{202e}", &long] {
+        let output = draw(folder.path(), &["-p", prompt, "-o", "out.png"]);
+        assert!(output.stdout.is_empty());
+        let text = parameters(&out).expect("parameters");
+        assert_eq!(text.split("\nSteps: 2, Sampler: Euler,").next(), Some(prompt));
+        assert!(
+            text.contains("Seed: 42, Size: 32x32, Model: model, RNG: CPU, Version: photogram "),
+            "{text}"
+        );
+    }
+    draw(folder.path(), &["-p", "x", "-n", "blurry", "--cfg-scale", "2.5", "--rng", "cuda", "-o", "out.png"]);
+    let text = parameters(&out).expect("parameters");
+    assert!(text.starts_with("x\nNegative prompt: blurry\nSteps: 2, "), "{text}");
+    assert!(text.contains("CFG scale: 2.5") && text.contains("RNG: NV"), "{text}");
+    draw(folder.path(), &["-p", "x", "--no-metadata", "-o", "out.png"]);
+    assert_eq!(read_png_text(&out).expect("a PNG"), []);
+}
+
+#[test]
+fn the_same_seed_draws_the_same_file() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let file = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    draw(folder.path(), &["-p", "x", "-s", "7", "-b", "3", "-o", "batch.png"]);
+    draw(folder.path(), &["-p", "x", "-s", "8", "-o", "single-%02d.png"]);
+    assert_eq!(file("batch_1.png"), file("single-00.png"));
+    assert_ne!(file("batch_0.png"), file("batch_1.png"));
+    assert!(folder.path().join("batch_2.png").exists() && !folder.path().join("batch.png").exists());
+
+    let output = draw(folder.path(), &["-p", "x", "-s", "-1", "-o", "random.png"]);
+    let seed = text(&output.stderr).lines().find_map(|line| line.strip_prefix("seed ").map(str::to_owned));
+    draw(folder.path(), &["-p", "x", "-s", &seed.expect("the seed is printed"), "-o", "again.png"]);
+    assert_eq!(file("random.png"), file("again.png"));
+}
+
+#[test]
+fn a_dump_is_a_recorded_run() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let reference = |prompt: &str| {
+        json!({
+            "model": "../model", "prompt": prompt, "negative_prompt": "", "width": 32, "height": 32, "steps": 2,
+            "cfg_scale": 7, "sampler": "euler_a", "schedule": "karras", "seed": 42, "prediction_type": "epsilon",
+        })
+    };
+    let dump = folder.path().join("dump");
+    std::fs::create_dir(&dump).expect("a folder");
+    let words =
+        ["--sampler", "euler_a", "--schedule", "karras", "-p", "x", "--dump", "dump", "-o", "first.png"];
+    succeed(folder.path(), &[&TINY[..9], &words].concat());
+    let validate = |prompt: &str| {
+        std::fs::write(dump.join("reference.json"), reference(prompt).to_string()).expect("written");
+        run(folder.path(), &["validate", "--reference", "dump", "--json"])
+    };
+    let output = validate("x");
+    let stages: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(output.status.success(), "{stages:#}");
+    let names: Vec<&str> = stages["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .filter_map(|stage| stage["stage"].as_str())
+        .collect();
+    assert_eq!(names, ["context", "latent.0", "latent.1", "image", "image from the recorded latent"]);
+
+    let output = validate("y");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("'context' is the first stage that differs"), "{output:?}");
+
+    let words = [
+        "-p",
+        "x",
+        "-s",
+        "1",
+        "--latents",
+        "dump/reference.safetensors",
+        "-o",
+        "second.png",
+        "--no-metadata",
+    ];
+    draw(folder.path(), &words);
+    draw(folder.path(), &["-p", "x", "-o", "third.png", "--no-metadata"]);
+    let file = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    assert_eq!(file("second.png"), file("third.png"), "the noise of seed 42, whatever the seed");
+}
+
+#[test]
+fn an_initial_picture_is_stretched_and_drawn_on() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let init = fixture("pipelines/sd1_layout/pndm_img2img/init.png");
+    let init = init.to_str().expect("UTF-8");
+    for (words, size) in [(&["-W", "40"][..], "40x64"), (&["-W", "24", "-H", "32"], "24x32"), (&[], "64x64")]
+    {
+        let before = ["generate", "-m", "model", "-p", "x", "--steps", "2", "-i", init, "--strength", "0.6"];
+        succeed(folder.path(), &[&before, words, &["-o", "out.png"]].concat());
+        let text = parameters(&folder.path().join("out.png")).expect("parameters");
+        assert!(
+            text.contains(&format!("Size: {size}, ")) && text.contains("Denoising strength: 0.6"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_built_in_model_draws() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let prompt = "blob emoji of a cat face";
+    succeed(folder.path(), &["generate", "-p", prompt, "--steps", "1", "--stats", "stats.json", "-q"]);
+    let text = parameters(&folder.path().join("output.png")).expect("parameters");
+    assert!(text.contains("Size: 128x128, Model: photogram-builtin"), "{text}");
+    let stats = std::fs::read(folder.path().join("stats.json")).expect("written");
+    let stats: Value = serde_json::from_slice(&stats).expect("JSON");
+    assert_eq!(stats["seconds"]["steps"].as_array().map(Vec::len), Some(1));
+    for stage in ["load", "encode", "decode", "total"] {
+        assert!(stats["seconds"][stage].as_f64() > Some(0.0), "{stage}: {stats:#}");
+    }
+    assert!((1..=30).contains(&stats["pipelines"].as_u64().expect("a count")), "{stats:#}");
+    for count in [&stats["dispatches"]["denoiser"], &stats["dispatches"]["decoder"], &stats["peak_bytes"]] {
+        assert!(count.as_u64() > Some(0), "{stats:#}");
+    }
+    assert!(["adapter", "driver", "version"].iter().all(|key| stats[key].is_string()), "{stats:#}");
+}
+
+#[test]
+fn devices_say_which_one_is_taken() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = succeed(folder.path(), &["devices", "--json"]);
+    let devices: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let devices = devices.as_array().expect("a list");
+    assert_eq!(devices.iter().filter(|device| device["auto"] == true).count(), 1);
+    let table = text(&succeed(folder.path(), &["devices"]).stdout);
+    for device in devices {
+        assert!(table.contains(device["name"].as_str().expect("a name")), "{table}");
+        assert!(table.contains(device["reason"].as_str().expect("a reason")), "{table}");
+    }
+}
+
+#[test]
+fn a_checkpoint_is_described() {
+    let folder = workplace();
+    let described = |name: &str| text(&succeed(folder.path(), &["inspect", name]).stdout);
+    let sound = described("model");
+    assert!(
+        sound.contains("StableDiffusionPipeline") && sound.ends_with("\nphotogram can run it\n"),
+        "{sound}"
+    );
+    for (name, says) in [
+        ("missing", "unet: missing/unet/diffusion_pytorch_model.safetensors: tensor 'conv_in.bias'"),
+        ("misshapen", "tensor 'conv_in.weight': expected"),
+        ("truncated", "unet: truncated/unet/diffusion_pytorch_model.safetensors"),
+        ("no-vae", "vae: no-vae: files: expected vae/"),
+        ("unknown-scheduler", "scheduler: unknown-scheduler/scheduler/scheduler_config.json"),
+        ("pickled", "unet: pickled/unet/diffusion_pytorch_model.bin: a pickle"),
+        ("xl", "StableDiffusionXLPipeline"),
+        ("lora.safetensors", "a LoRA"),
+        ("flux.safetensors", "FLUX.1"),
+    ] {
+        let described = described(name);
+        assert!(described.contains(says) && described.ends_with("photogram cannot run it\n"), "{described}");
+    }
+    let output = run(folder.path(), &["inspect", "unknown.safetensors", "--json"]);
+    assert_eq!(output.status.code(), Some(4));
+    let inspection: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&inspection["family"], &inspection["runnable"]), (&Value::Null, &false.into()));
+    assert_eq!(inspection["parts"][0]["bytes"], 32);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_at_once_and_leaves_nothing() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let before = names(folder.path());
+    for (signal, milliseconds) in [("-INT", 20), ("-INT", 200), ("-INT", 800), ("-TERM", 400)] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_photogram"))
+            .args(["generate", "-p", "x", "-m", "model", "--steps", "900", "-o", "out.png", "-q"])
+            .current_dir(folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .spawn()
+            .expect("the program starts");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let interrupted = Instant::now();
+        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+        let status = child.wait().expect("it ends");
+        assert!(interrupted.elapsed() < Duration::from_secs(1), "{signal} took {:?}", interrupted.elapsed());
+        assert_eq!(status.code(), Some(130), "{signal} after {milliseconds} ms");
+        assert_eq!(names(folder.path()), before);
+    }
+}
+
+#[test]
+fn help_teaches() {
+    for words in [
+        &["--help"][..],
+        &["generate", "--help"],
+        &["devices", "--help"],
+        &["inspect", "--help"],
+        &["validate", "--help"],
+    ] {
+        let output = succeed(Path::new("."), words);
+        let name = words.join(" ").replace([' ', '-'], "_");
+        insta::assert_snapshot!(name, text(&output.stdout));
+    }
+    let alone = run(Path::new("."), &[]);
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(text(&alone.stderr).contains("Usage: photogram"), "{alone:?}");
+}

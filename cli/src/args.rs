@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use engine::device::AdapterChoice;
 use engine::samplers::{Method, Schedule};
 
@@ -35,17 +35,25 @@ struct Cli {
 /// What the program does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Draw a picture from a prompt
+    /// Draw a picture from a prompt.
     Generate(Box<GenerateArgs>),
-    /// List adapters (GPUs and software drivers) and say which one `auto` takes
+    /// List adapters (GPUs and software drivers) and say which one `auto` takes.
+    ///
+    /// `auto` prefers a discrete GPU to an integrated one, and any GPU to a software driver.
     Devices(DevicesArgs),
-    /// Say what a checkpoint is and whether photogram can run it
+    /// Say what a checkpoint is and whether photogram can run it.
+    ///
+    /// Lists its family, parts, tensors, dtypes and bytes, and what is missing. Only headers are read, so that a file of many
+    /// gigabytes takes no longer than a small one.
     Inspect(InspectArgs),
-    /// Check this adapter's results against references
+    /// Check this adapter's results against references.
+    ///
+    /// Compares every variant of every kernel with its reference on the CPU, or a recorded PyTorch run with ours stage by
+    /// stage. Exits with 1 if a result is wrong. Kernels take half a minute on a software driver.
     Validate(ValidateArgs),
 }
 
-/// Draw a picture from a prompt.
+/// Words of `generate`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -66,16 +74,16 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "PATH", help_heading = "Model")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Storage of weights and activations; `auto` takes f16 where the model has it and the adapter is a GPU
-    #[arg(long, value_enum, default_value_t, help_heading = "Model")]
+    /// Storage of weights and activations: auto, f32 or f16; auto takes f16 where the model has it, on a GPU
+    #[arg(long, value_enum, default_value_t, help_heading = "Model", hide_possible_values = true)]
     pub(crate) precision: PrecisionArg,
 
-    /// What the model predicts [default: what its scheduler says]
-    #[arg(long, value_enum, help_heading = "Model")]
+    /// What the model predicts: eps (the noise) or v (the velocity) [default: what its scheduler says]
+    #[arg(long, value_enum, help_heading = "Model", hide_possible_values = true)]
     pub(crate) prediction: Option<PredictionArg>,
 
-    /// Adapter: `auto`, a number from `photogram devices`, or a part of its name
-    #[arg(long, value_name = "ADAPTER", default_value = "auto", hide_default_value = true)]
+    /// Adapter: auto, a number from `photogram devices`, or a part of its name
+    #[arg(long, value_name = "ADAPTER", default_value = "auto")]
     #[arg(help_heading = "Model", value_parser = parse_adapter)]
     pub(crate) adapter: AdapterChoice,
 
@@ -90,10 +98,12 @@ pub(crate) struct GenerateArgs {
 
     /// Width in pixels, a multiple of 8 for most models [default: the model's own, or that of --init-img]
     #[arg(short = 'W', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) width: Option<usize>,
 
     /// Height in pixels [default: as for --width]
     #[arg(short = 'H', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) height: Option<usize>,
 
     /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height
@@ -101,12 +111,13 @@ pub(crate) struct GenerateArgs {
     pub(crate) init_img: Option<PathBuf>,
 
     /// How far to go from --init-img: above 0 (hardly) to 1 (it hardly matters) [default: 0.75]
-    #[arg(long, value_name = "NUMBER", help_heading = "Picture", requires = "init_img", value_parser = parse_number)]
+    #[arg(long, value_name = "NUMBER", help_heading = "Picture", value_parser = parse_number)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
 
     /// Denoising steps: more take longer and change less and less [default: 20; 25 for the built-in model]
     #[arg(long, value_name = "COUNT", help_heading = "Sampling", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) steps: Option<usize>,
 
     /// Guidance: how hard to push towards the prompt; 1 is none [default: 7; 5 for the built-in model]
@@ -129,8 +140,8 @@ pub(crate) struct GenerateArgs {
     #[arg(value_parser = parse_schedule)]
     pub(crate) schedule: Option<Schedule>,
 
-    /// Whose noise: `cpu` as diffusers and ComfyUI draw it, `cuda` as the A1111 web UI does
-    #[arg(long, value_enum, default_value_t, help_heading = "Sampling")]
+    /// Whose noise: cpu as diffusers and ComfyUI draw it, or cuda as the A1111 web UI does
+    #[arg(long, value_enum, default_value_t, help_heading = "Sampling", hide_possible_values = true)]
     pub(crate) rng: RngArg,
 
     /// Initial noise from a safetensors file: one f32 tensor [1, C, h, w], or the one named noise or latents
@@ -139,7 +150,7 @@ pub(crate) struct GenerateArgs {
 
     /// Number of pictures; picture i has the seed --seed + i
     #[arg(short, long, value_name = "COUNT", default_value_t = 1, help_heading = "Output")]
-    #[arg(value_parser = parse_count)]
+    #[arg(value_parser = parse_count, allow_negative_numbers = true)]
     pub(crate) batch_count: usize,
 
     /// PNG file to write. Several pictures: out.png becomes out_0.png ..., or give the place of the number as %d or %03d
@@ -167,7 +178,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) quiet: bool,
 }
 
-/// List adapters (GPUs and software drivers) and say which one `auto` takes.
+/// Words of `devices`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -179,9 +190,7 @@ pub(crate) struct DevicesArgs {
     pub(crate) json: bool,
 }
 
-/// Say what a checkpoint is and whether photogram can run it: family, parts, tensors, dtypes, bytes, and what is missing.
-///
-/// Only headers are read, so that a file of many gigabytes takes no longer than a small one.
+/// Words of `inspect`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -197,10 +206,7 @@ pub(crate) struct InspectArgs {
     pub(crate) json: bool,
 }
 
-/// Check this adapter's results: every variant of every kernel against its reference on the CPU, or a recorded PyTorch run
-/// stage by stage.
-///
-/// Exits with 1 if a result is wrong. Without --reference it takes minutes on a software driver.
+/// Words of `validate`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -214,12 +220,13 @@ pub(crate) struct ValidateArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
 
-    /// Storage of weights and activations for --reference
+    /// Storage of weights and activations for --reference: auto, f32 or f16
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32, requires = "reference")]
+    #[arg(hide_possible_values = true)]
     pub(crate) precision: PrecisionArg,
 
-    /// Adapter: `auto`, a number from `photogram devices`, or a part of its name
-    #[arg(long, value_name = "ADAPTER", default_value = "auto", hide_default_value = true, value_parser = parse_adapter)]
+    /// Adapter: auto, a number from `photogram devices`, or a part of its name
+    #[arg(long, value_name = "ADAPTER", default_value = "auto", value_parser = parse_adapter)]
     pub(crate) adapter: AdapterChoice,
 
     /// Print JSON
@@ -268,11 +275,15 @@ pub(crate) enum RngArg {
 pub(crate) fn parse() -> Result<Option<Command>, Failure> {
     match Cli::try_parse() {
         Ok(cli) => Ok(Some(cli.command)),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            crate::report::print(&error.render().ansi().to_string(), &error.render().to_string())?;
-            Ok(None)
-        }
-        Err(error) => Err(failure(&error)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let answer = error.render();
+                crate::report::print(&answer.ansi().to_string(), &answer.to_string())?;
+                Ok(None)
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => Err(failure(&error)),
+        },
     }
 }
 
@@ -290,9 +301,17 @@ fn failure(error: &clap::Error) -> Failure {
     });
     failure.hint = Some(match suggestion {
         Some(suggestion) => one_line(&format!("did you mean '{suggestion}'?")),
-        None => "`photogram --help` and `photogram generate --help` list what there is".to_owned(),
+        None => format!("`photogram {}--help` lists what there is", typed_command()),
     });
     failure
+}
+
+/// The command that was typed, with a space after it, if it is one.
+fn typed_command() -> String {
+    let typed = std::env::args_os().nth(1).unwrap_or_default();
+    let command = Cli::command();
+    let known = command.get_subcommands().find(|known| typed == known.get_name());
+    known.map_or_else(String::new, |known| format!("{} ", known.get_name()))
 }
 
 /// `text` without the middle of a value of thousands of characters.
@@ -324,8 +343,6 @@ fn parse_adapter(text: &str) -> Result<AdapterChoice, std::convert::Infallible> 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -29,10 +29,25 @@ pub(crate) fn caught(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), F
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         let failure = Failure::new(Code::Bug, format!("this is a bug in photogram: {last}"));
-        Err(failure.with_hint(concat!(
-            "please report it with the command at ",
-            env!("CARGO_PKG_REPOSITORY"),
-            "/issues"
-        )))
+        Err(failure.with_hint("please report it together with the command that was typed"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_one_line_with_its_place() {
+        install();
+        let failure = caught(|| panic!("two\nlines")).unwrap_err();
+        let _ = std::panic::take_hook();
+        assert_eq!(failure.code, Code::Bug);
+        assert!(
+            failure.message.starts_with("this is a bug in photogram: two lines ("),
+            "{}",
+            failure.message
+        );
+        assert!(failure.message.contains("panic.rs:"), "{}", failure.message);
+    }
 }

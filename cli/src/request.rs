@@ -39,6 +39,9 @@ pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
     if args.batch_count == 0 || args.batch_count > MAX_PICTURES {
         return Err(Failure::usage("--batch-count", format!("1 to {MAX_PICTURES}"), args.batch_count));
     }
+    if args.strength.is_some() && args.init_img.is_none() {
+        return Err(Failure::usage("--strength", "--init-img beside it", "none"));
+    }
     if args.latents.is_some() && args.batch_count > 1 {
         let found = format!("--batch-count {}", args.batch_count);
         return Err(Failure::usage("--latents", "one picture: each would start from the same noise", found));

@@ -5,6 +5,7 @@ use std::path::Path;
 use engine::device::Gpu;
 use engine::recorded::{RecordedRun, run_recorded};
 use engine::validate::{Verdict, validate_case};
+use kernels::DType;
 use kernels::check::Comparison;
 use serde_json::{Value, json};
 
@@ -28,10 +29,11 @@ pub(crate) async fn run(args: &ValidateArgs) -> Result<(), Failure> {
     }
 }
 
-/// All verdicts on one variant.
+/// All verdicts on one variant for one dtype.
 struct Variant {
     op: &'static str,
     name: &'static str,
+    dtype: DType,
     verdicts: Vec<Verdict>,
 }
 
@@ -56,10 +58,12 @@ async fn validate_kernels(args: &ValidateArgs, gpu: &Gpu, report: &Report) -> Re
     let mut variants: Vec<Variant> = Vec::new();
     for case in &cases {
         for verdict in validate_case(gpu, case).await? {
-            let (op, name) = (verdict.op, verdict.variant);
-            match variants.iter_mut().find(|variant| variant.op == op && variant.name == name) {
+            let (op, name, dtype) = (verdict.op, verdict.variant, verdict.inputs[0].dtype);
+            let is_it =
+                |variant: &&mut Variant| (variant.op, variant.name, variant.dtype) == (op, name, dtype);
+            match variants.iter_mut().find(is_it) {
                 Some(variant) => variant.verdicts.push(verdict),
-                None => variants.push(Variant { op, name, verdicts: vec![verdict] }),
+                None => variants.push(Variant { op, name, dtype, verdicts: vec![verdict] }),
             }
         }
         report.step();
@@ -77,13 +81,14 @@ async fn validate_kernels(args: &ValidateArgs, gpu: &Gpu, report: &Report) -> Re
 }
 
 fn kernels_described(gpu: &Gpu, variants: &[Variant]) -> String {
-    let head = ["operation", "variant", "checks", "failed", "max abs", "nmse", ""];
+    let head = ["operation", "variant", "dtype", "checks", "failed", "max abs", "nmse", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(variants.iter().map(|variant| {
         let failed = variant.failures().count();
         vec![
             variant.op.to_owned(),
             variant.name.to_owned(),
+            variant.dtype.to_string(),
             variant.verdicts.len().to_string(),
             failed.to_string(),
             figure(variant.worst(|comparison| comparison.max_abs)),
@@ -130,6 +135,7 @@ fn kernels_as_json(gpu: &Gpu, variants: &[Variant]) -> Value {
         json!({
             "operation": variant.op,
             "variant": variant.name,
+            "dtype": variant.dtype.to_string(),
             "checks": variant.verdicts.len(),
             "pass": variant.failures().next().is_none(),
             "max_abs": variant.worst(|comparison| comparison.max_abs),

@@ -1,6 +1,7 @@
 //! What tests share: a device that is opened once, and data that may be absent.
 
 pub mod recording;
+pub mod stable_diffusion_1;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -55,7 +56,8 @@ pub fn fixture(path: &str) -> PathBuf {
     workspace().join("tests/fixtures").join(path)
 }
 
-fn workspace() -> PathBuf {
+/// The folder of the workspace.
+pub fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .map(PathBuf::from)

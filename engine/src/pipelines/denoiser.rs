@@ -9,17 +9,17 @@ use crate::models::UNet;
 
 /// What a denoiser's program is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct DenoiserShape {
+pub struct DenoiserShape {
     /// Rows of the latent.
-    pub(super) height: usize,
+    pub height: usize,
     /// Columns of the latent.
-    pub(super) width: usize,
+    pub width: usize,
     /// Tokens of a prompt.
-    pub(super) tokens: usize,
+    pub tokens: usize,
     /// Whether the negative prompt takes part.
-    pub(super) guided: bool,
+    pub guided: bool,
     /// How activations are stored.
-    pub(super) dtype: DType,
+    pub dtype: DType,
 }
 
 impl DenoiserShape {
@@ -39,7 +39,10 @@ impl DenoiserShape {
 /// Inputs in order: `x: [1, h, w, C]` f32, `input_scale: [8]`, `guidance: [8]` if guided (the factors of the negative
 /// prompt's prediction and of the prompt's), `context: [B, S, D]`, `time: [B, features]`. Result: the guided prediction,
 /// `[1, h, w, C]` f32.
-pub(super) fn build_denoiser(unet: &UNet, shape: DenoiserShape) -> Result<Graph, Error> {
+///
+/// # Errors
+/// [`Error::Load`] naming a missing tensor or an unexpected shape.
+pub fn build_denoiser(unet: &UNet, shape: DenoiserShape) -> Result<Graph, Error> {
     let mut net = unet.net();
     let coefficients = TensorType::f32([LinearCombination::COEFFICIENTS]);
     let latent = TensorType::f32([1, shape.height, shape.width, unet.config.in_channels]);

@@ -16,6 +16,7 @@ mod stats;
 mod terms;
 
 pub use check::Planned;
+pub use denoiser::{DenoiserShape, build_denoiser};
 pub use inspect::{Inspection, Layout, PartReport, inspect};
 pub use model::{Family, Model, Precision};
 pub use picture::{Image, PixelSize};

@@ -3,6 +3,7 @@
 //! Weights go through a ring of mapped buffers of our own: wgpu's hidden staging memory turns a failed allocation into a
 //! lost device.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,7 @@ use kernels::HostTensor;
 use super::error::DeviceError;
 use super::gpu::{Allocation, DeviceTensor, Gpu};
 
-/// Buffers in the ring: one is filled while the other's copy runs.
+/// Buffers in the ring: one is filled while the other's copy runs. Uploads at the same time take more.
 const RING: usize = 2;
 /// Bytes of each.
 const RING_BYTES: usize = 16 << 20;
@@ -20,22 +21,30 @@ const SMALL: usize = 64 << 10;
 
 /// The staging ring.
 pub(super) struct Staging {
-    buffers: Vec<Arc<Allocation>>,
-    next: usize,
+    /// Buffers that nobody fills, the one that has waited longest first.
+    free: VecDeque<Arc<Allocation>>,
 }
 
 impl Staging {
     pub(super) fn new(gpu: &Gpu) -> Result<Self, DeviceError> {
-        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
-        let buffers: Result<_, _> =
-            (0..RING).map(|_| gpu.create_buffer("staging", RING_BYTES as u64, usage)).collect();
-        Ok(Staging { buffers: buffers?, next: 0 })
+        let buffers: Result<_, _> = (0..RING).map(|_| Staging::create(gpu)).collect();
+        Ok(Staging { free: buffers? })
     }
 
-    fn take(&mut self) -> Arc<Allocation> {
-        let buffer = self.buffers[self.next].clone();
-        self.next = (self.next + 1) % RING;
-        buffer
+    fn create(gpu: &Gpu) -> Result<Arc<Allocation>, DeviceError> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        gpu.create_buffer("staging", RING_BYTES as u64, usage)
+    }
+
+    /// A buffer for one upload alone: while it is mapped nobody else may map it.
+    fn take(&mut self, gpu: &Gpu) -> Result<Arc<Allocation>, DeviceError> {
+        self.free.pop_front().map_or_else(|| Staging::create(gpu), Ok)
+    }
+
+    fn give_back(&mut self, buffer: Arc<Allocation>) {
+        if self.free.len() < RING {
+            self.free.push_back(buffer);
+        }
     }
 }
 
@@ -56,7 +65,7 @@ impl Gpu {
         }
         let mut at = offset;
         for chunk in bytes.chunks(RING_BYTES) {
-            let staging = self.with_staging(|ring| Ok(ring.take()))?;
+            let staging = self.with_staging(|ring| ring.take(self))?;
             self.map(&staging.buffer, wgpu::MapMode::Write).await?;
             let size = chunk.len() as u64;
             let mapped = staging.buffer.slice(..size).get_mapped_range_mut();
@@ -68,6 +77,7 @@ impl Gpu {
                 self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
             self.queue().submit([encoder.finish()]);
+            self.with_staging(|ring| Ok(ring.give_back(staging)))?;
             at += size;
         }
         self.check()

@@ -1,0 +1,197 @@
+//! Whole pictures: the same seed gives the same bytes, on every way to compute them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use engine::device::GpuOptions;
+use engine::graph::{Rate, fuse};
+use engine::noise::{Generator, RngKind, Seed};
+use engine::pipelines::{GuidanceScale, Image, Model, Pipeline, PixelSize, Precision, Request};
+use engine::plan::{Choice, build_plan};
+use engine::samplers::Method;
+use kernels::DType;
+use kernels::check::{Class, compare_values};
+use loaders::Checkpoint;
+use loaders::safetensors::Limits;
+use photogram_tests::{fixture, gpu, gpu_with, workspace};
+use pollster::block_on;
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_twenty_times() {
+    let Some(gpu) = gpu() else { return };
+    let mut pipeline = Pipeline::new(gpu, built_in());
+    let pictures = [request("ddim", 7), request("euler_a", 7)];
+    let first: Vec<Vec<u8>> = pictures.iter().map(|r| drawn(&mut pipeline, r).to_rgb8()).collect();
+    let others: Vec<Vec<u8>> =
+        ["ddim", "euler_a"].map(|sampler| drawn(&mut pipeline, &request(sampler, 8)).to_rgb8()).into();
+    for (sampler, (first, other)) in ["ddim", "euler_a"].iter().zip(first.iter().zip(&others)) {
+        assert_ne!(first, other, "{sampler}: another seed gives another picture");
+    }
+    assert_ne!(first[0], first[1], "samplers differ");
+
+    let again = |pipeline: &mut Pipeline, runs: std::ops::Range<usize>| {
+        for run in runs {
+            let which = run % pictures.len();
+            let found = drawn(pipeline, &pictures[which]).to_rgb8();
+            assert_eq!(found, first[which], "run {run}");
+        }
+    };
+    again(&mut pipeline, 0..16);
+    drop(pipeline);
+    let fresh = gpu_with(GpuOptions::default()).expect("it was there before");
+    again(&mut Pipeline::new(fresh, built_in()), 16..20);
+}
+
+#[test]
+fn threads_draw_on_one_device() {
+    let Some(gpu) = gpu() else { return };
+    let pictures: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let draw = || drawn(&mut Pipeline::new(gpu.clone(), built_in()), &request("ddim", 7)).to_rgb8();
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(draw)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("draws")).collect()
+    });
+    assert!(pictures.iter().all(|picture| *picture == pictures[0]), "threads draw the same picture");
+}
+
+#[test]
+fn an_adapter_without_features_draws_the_same_picture() {
+    let Some(gpu) = gpu() else { return };
+    let plain = gpu_with(GpuOptions { webgpu_only: true, ..GpuOptions::default() });
+    let plain = plain.expect("it was there before");
+    let [expected, found] = [gpu, plain].map(|gpu| {
+        let mut pipeline = Pipeline::new(gpu, built_in());
+        let mut run = block_on(pipeline.start(&request("ddim", 7))).expect("starts");
+        while block_on(run.next()).expect("runs").is_some() {}
+        block_on(run.latent()).expect("reads")
+    });
+    let comparison = compare_values(&expected, &found, Class::Network, DType::F32);
+    println!("latent without features: {comparison:?}");
+    assert!(comparison.pass, "{comparison:?}");
+}
+
+#[test]
+fn a_picture_decodes_alike_in_bands() {
+    let Some(gpu) = gpu() else { return };
+    // The largest weight is 288 KiB.
+    let limit = 320 << 10;
+    let banded = gpu_with(GpuOptions { max_binding_bytes: Some(limit), ..GpuOptions::default() });
+    let banded = banded.expect("it was there before");
+    let size = PixelSize { width: 128, height: 96 };
+    let [expected, found] = [gpu, banded].map(|gpu| {
+        let caps = gpu.caps().clone();
+        let mut pipeline = Pipeline::new(gpu, built_in());
+        let n = pipeline.latent_shape(size).iter().product();
+        let noise = Generator::new(RngKind::Cpu, Seed(3)).normal(n);
+        let latent = block_on(pipeline.upload_latent(&noise, size)).expect("small");
+        let image = block_on(pipeline.decode(&latent)).expect("decodes");
+        let vae = &pipeline.model().vae;
+        let (mut net, rgb) = vae.build_decoder(latent.ty().clone(), DType::F32).expect("is sound");
+        net.graph.output(rgb);
+        let plan = build_plan(&fuse(&net.graph), &caps, Choice::Fastest).expect("fits");
+        (image, plan.dispatches(Rate::Step))
+    });
+    println!("{} dispatches whole, {} in bands", expected.1, found.1);
+    assert!(found.1 > expected.1, "a limit of {limit} bytes needs bands");
+    let comparison = compare_values(expected.0.values(), found.0.values(), Class::Network, DType::F32);
+    assert!(comparison.pass, "{comparison:?}");
+}
+
+#[test]
+fn a_seed_draws_the_noise_that_torch_recorded() {
+    let runs = recorded_runs();
+    for run in &runs {
+        let found = Generator::new(RngKind::Cpu, run.seed).normal(run.noise.len());
+        assert!(furthest(&run.noise, &found) <= TORCH, "{}", run.name);
+    }
+    println!("{} recorded runs", runs.len());
+    assert!(!runs.is_empty(), "there are recorded runs");
+}
+
+#[test]
+fn a_run_starts_from_the_noise_that_torch_recorded() {
+    let Some(gpu) = gpu() else { return };
+    let recorded = recorded_runs().into_iter().find(|run| run.name == "odd_sizes/euler").expect("a fixture");
+    let request = Request { size: recorded.size, seed: recorded.seed, ..request("ddim", 0) };
+    let model = block_on(Model::open(&recorded.model, Precision::F32)).expect("fixtures are sound");
+    let factor = model.check(&request).expect("makes sense").trajectory.start.noise;
+    assert_eq!(factor, 1.0, "ddim starts from the noise itself");
+    let mut pipeline = Pipeline::new(gpu, model);
+    let run = block_on(pipeline.start(&request)).expect("starts");
+    assert!(furthest(&recorded.noise, &block_on(run.latent()).expect("reads")) <= TORCH);
+}
+
+/// How far torch's normals are from themselves on processors of other kinds.
+const TORCH: f32 = 4e-6;
+
+/// What a recorded run started from.
+struct RecordedStart {
+    /// Folders of model and run.
+    name: String,
+    model: PathBuf,
+    seed: Seed,
+    size: PixelSize,
+    noise: Vec<f32>,
+}
+
+fn recorded_runs() -> Vec<RecordedStart> {
+    let children = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        entries.map(|entry| entry.expect("fixtures are readable").path()).collect()
+    };
+    let root = fixture("pipelines");
+    let folders = children(&root).into_iter().flat_map(|model| children(&model));
+    folders.filter(|f| f.join("reference.json").exists()).map(|f| RecordedStart::read(&root, &f)).collect()
+}
+
+impl RecordedStart {
+    fn read(root: &Path, folder: &Path) -> Self {
+        let json = fs::read(folder.join("reference.json")).expect("fixtures are readable");
+        let json: serde_json::Value = serde_json::from_slice(&json).expect("fixtures are JSON");
+        let number = |key: &str| json[key].as_u64().unwrap_or_else(|| panic!("no number '{key}'"));
+        let tensors = folder.join("reference.safetensors");
+        let tensors = block_on(Checkpoint::open(tensors, &Limits::default())).expect("fixtures are sound");
+        let entry = tensors.require("noise").expect("runs record their noise");
+        let bytes = block_on(tensors.read(entry)).expect("fixtures are readable");
+        let edge = |key| usize::try_from(number(key)).expect("small");
+        RecordedStart {
+            name: folder.strip_prefix(root).expect("below the fixtures").to_string_lossy().replace('\\', "/"),
+            model: folder.join(json["model"].as_str().expect("names its model")),
+            seed: Seed(number("seed")),
+            size: PixelSize { width: edge("width"), height: edge("height") },
+            noise: bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        }
+    }
+}
+
+fn furthest(expected: &[f32], found: &[f32]) -> f32 {
+    assert_eq!(expected.len(), found.len(), "lengths of noise");
+    expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// The model that ships with the program.
+fn built_in() -> Model {
+    let folder = workspace().join("cli/builtin/model");
+    block_on(Model::open(&folder, Precision::F32)).expect("the built-in model is sound")
+}
+
+fn request(sampler: &str, seed: u64) -> Request {
+    Request {
+        prompt: "3D glossy emoji of a red apple".to_owned(),
+        negative_prompt: String::new(),
+        size: PixelSize { width: 64, height: 64 },
+        steps: 3,
+        guidance: GuidanceScale(3.0),
+        seed: Seed(seed),
+        rng: RngKind::Cpu,
+        sampler: Some(Method::from_name(sampler).expect("a sampler of ours")),
+        schedule: None,
+        prediction: None,
+        init: None,
+    }
+}
+
+fn drawn(pipeline: &mut Pipeline, request: &Request) -> Image {
+    let mut run = block_on(pipeline.start(request)).expect("starts");
+    while block_on(run.next()).expect("runs").is_some() {}
+    block_on(run.decode()).expect("decodes")
+}

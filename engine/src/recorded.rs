@@ -66,17 +66,16 @@ pub async fn run_recorded(gpu: Gpu, folder: &Path, precision: Precision) -> Resu
     let tensors = Checkpoint::open(folder.join("reference.safetensors"), &Limits::default()).await?;
     let model = Model::open(&folder.join(config.require::<String>("model")?), precision).await?;
     let request = read_request(&config, folder)?;
-    let parameters: u64 = model.unet.weights.checkpoint().tensors().map(|(_, tensor)| tensor.n_values()).sum();
+    let parameters: u64 =
+        model.unet.weights.checkpoint().tensors().map(|(_, tensor)| tensor.n_values()).sum();
     let class = if parameters > LARGE { Class::LargeNetwork } else { Class::Network };
     let mut pipeline = Pipeline::new(gpu, model);
     let dtype = pipeline.dtype();
 
     let mut stages = Vec::new();
     let mut note = |name: &str, expected: &[f32], found: &[f32]| {
-        stages.push(Stage {
-            name: name.to_owned(),
-            comparison: compare_values(expected, found, class, dtype),
-        });
+        stages
+            .push(Stage { name: name.to_owned(), comparison: compare_values(expected, found, class, dtype) });
     };
     let recorded = Recorded { tensors: &tensors };
     let [channels, height, width] = pipeline.latent_shape(request.size);

@@ -123,6 +123,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Device(DeviceError::OutOfMemory { .. }) => {
             Some("a smaller --width and --height, or --precision f16, needs less".to_owned())
         }
+        Error::Plan(_) => Some("a smaller --width and --height may fit".to_owned()),
         Error::NotFinite { .. } => Some("--precision f32 has the larger range".to_owned()),
         _ => None,
     }

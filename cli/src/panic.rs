@@ -18,7 +18,10 @@ pub(crate) fn install() {
         if backtrace {
             usual(info);
         }
-        let said = info.payload_as_str().unwrap_or("no message");
+        let payload = info.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let said = text.unwrap_or("no message");
         let place = info.location().map_or_else(String::new, |location| format!(" ({location})"));
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{said}{place}"));
     }));

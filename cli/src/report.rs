@@ -40,18 +40,19 @@ impl Report {
 
     /// Shows that something of unknown length is going on.
     pub(crate) fn stage(&self, what: &str) {
-        self.bar.reset();
         self.bar.set_style(style("{spinner} {msg} {elapsed}"));
         self.bar.set_message(what.to_owned());
+        // Draws, so that what it draws has to be set by now.
+        self.bar.reset();
         self.bar.enable_steady_tick(Duration::from_millis(100));
     }
 
     /// Shows the first of `total` steps; [`Report::step`] goes on.
     pub(crate) fn steps(&self, what: &str, total: usize) {
-        self.bar.reset();
+        self.bar.set_length(total as u64);
         self.bar.set_style(style("{msg} {wide_bar} {pos}/{len}, {elapsed}, {eta} left"));
         self.bar.set_message(what.to_owned());
-        self.bar.set_length(total as u64);
+        self.bar.reset();
         self.bar.enable_steady_tick(Duration::from_millis(500));
     }
 

@@ -127,7 +127,11 @@ impl Drawing<'_> {
         }
         self.seconds.encode += encoding.elapsed();
 
-        self.report.steps("drawing", run.total());
+        let label = match self.args.batch_count {
+            1 => "drawing".to_owned(),
+            n_pictures => format!("drawing {} of {n_pictures}", image_idx + 1),
+        };
+        self.report.steps(&label, run.total());
         let mut step_started = Instant::now();
         while let Some(progress) = run.next().await? {
             if let Some(dump) = &mut dump {

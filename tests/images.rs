@@ -25,15 +25,15 @@ fn the_same_seed_gives_the_same_bytes_twenty_times() {
     let others: Vec<Vec<u8>> =
         ["ddim", "euler_a"].map(|sampler| drawn(&mut pipeline, &request(sampler, 8)).to_rgb8()).into();
     for (sampler, (first, other)) in ["ddim", "euler_a"].iter().zip(first.iter().zip(&others)) {
-        assert_ne!(first, other, "{sampler}: another seed gives another picture");
+        assert!(first != other, "{sampler}: another seed gives another picture");
     }
-    assert_ne!(first[0], first[1], "samplers differ");
+    assert!(first[0] != first[1], "samplers differ");
 
     let again = |pipeline: &mut Pipeline, runs: std::ops::Range<usize>| {
         for run in runs {
             let which = run % pictures.len();
             let found = drawn(pipeline, &pictures[which]).to_rgb8();
-            assert_eq!(found, first[which], "run {run}");
+            assert!(found == first[which], "run {run} draws other bytes");
         }
     };
     again(&mut pipeline, 0..16);

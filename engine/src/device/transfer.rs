@@ -77,7 +77,10 @@ impl Gpu {
                 self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
             self.queue().submit([encoder.finish()]);
-            self.with_staging(|ring| Ok(ring.give_back(staging)))?;
+            self.with_staging(|ring| {
+                ring.give_back(staging);
+                Ok(())
+            })?;
             at += size;
         }
         self.check()

@@ -355,10 +355,11 @@ fn run_step(
 fn match_nodes(graph: &Graph, plan: &Plan) -> Result<Vec<ValueId>, String> {
     let mut waiting: HashMap<(String, String), Vec<ValueId>> = HashMap::new();
     for (id, value) in graph.values() {
-        if let Source::Node { op, .. } = &value.source {
-            if !op.is_view() {
+        match &value.source {
+            Source::Node { op, .. } if !op.is_view() => {
                 waiting.entry((value.name.clone(), format!("{op:?}"))).or_default().push(id);
             }
+            _ => {}
         }
     }
     let (rates, mut nodes) = (rates(graph), Vec::new());

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -36,6 +37,8 @@ def save_model(source, target):
     for path in pathlib.Path(target).rglob("*config.json"):
         strip(path)
     strip(pathlib.Path(target) / "model_index.json")
+    for name in ("vocab.json", "merges.txt"):  # tokenizer.json alone is saved
+        shutil.copy(f"{source}/tokenizer/{name}", f"{target}/tokenizer/{name}")
 
 
 def strip(path):

@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     if args.held_out:
         rows = held_out_rows()
         prompts = [f"{row['style']} of {captions.article(row['caption'])}" for row in rows]

@@ -4,6 +4,7 @@
 //! `REQUIRE_GPU=1` they fail.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;
@@ -183,8 +184,9 @@ fn integer_of(parts: &Parts) -> Value {
 /// The words, the exit code, and what the line on stderr has to contain.
 type Row<'a> = (&'a [&'a str], i32, &'a [&'a str]);
 
-/// Words that come before each row's of a table about `generate`.
-const GENERATE: [&str; 3] = ["generate", "-p", "x"];
+/// Words that come before each row's of a table about `generate`: what is wrong with flags and files' headers is found
+/// before a device is looked for.
+const GENERATE: [&str; 5] = ["generate", "-p", "x", "--adapter", "no such adapter"];
 
 fn check_refusals(folder: &Path, before: &[&str], rows: &[Row<'_>]) {
     let listing = names(folder);
@@ -309,7 +311,7 @@ fn models_that_cannot_draw_are_refused() {
         (&["-m", "not-finite", "--steps", "1"], 7, &["not finite"]),
         (&["-m", "model", "--adapter", "no such adapter"], 6, &["no such adapter"]),
     ];
-    check_refusals(folder.path(), &GENERATE, rows);
+    check_refusals(folder.path(), &["generate", "-p", "x"], rows);
     let rows: &[Row<'_>] = &[(&["validate", "--reference", "absent"], 2, &["absent/reference.json"])];
     check_refusals(folder.path(), &[], rows);
 }
@@ -515,6 +517,18 @@ fn a_checkpoint_is_described() {
     assert_eq!(inspection["parts"][0]["bytes"], 32);
 }
 
+/// The program, with signals that end it even if this process was started with them ignored, as `nohup` does.
+#[cfg(unix)]
+fn interruptible() -> std::process::Command {
+    let program = env!("CARGO_BIN_EXE_photogram");
+    if !cfg!(target_os = "linux") {
+        return std::process::Command::new(program);
+    }
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", program]);
+    command
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interruption_ends_at_once_and_leaves_nothing() {
@@ -523,13 +537,18 @@ fn an_interruption_ends_at_once_and_leaves_nothing() {
     }
     let folder = workplace();
     let before = names(folder.path());
-    for (signal, milliseconds) in [("-INT", 20), ("-INT", 200), ("-INT", 800), ("-TERM", 400)] {
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_photogram"))
-            .args(["generate", "-p", "x", "-m", "model", "--steps", "900", "-o", "out.png", "-q"])
+    for (signal, milliseconds) in [("-INT", 0), ("-INT", 200), ("-INT", 800), ("-TERM", 400)] {
+        let mut child = interruptible()
+            .args(["generate", "-p", "x", "-m", "model", "--steps", "900", "-o", "out.png", "-v"])
             .current_dir(folder.path())
             .env("XDG_RUNTIME_DIR", folder.path())
+            .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("the program starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        stderr.read_line(&mut line).expect("a line");
+        assert!(line.starts_with("adapter: "), "{line}");
         std::thread::sleep(Duration::from_millis(milliseconds));
         let interrupted = Instant::now();
         let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();

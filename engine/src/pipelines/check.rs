@@ -1,7 +1,5 @@
 //! Whether a request makes sense for a model: known from headers alone, before a weight is read or a device is opened.
 
-use loaders::DiffusersFolder;
-
 use super::model::Model;
 use super::request::Request;
 use crate::error::Error;
@@ -49,19 +47,4 @@ impl Model {
             ],
         })
     }
-}
-
-/// Pipelines of diffusers whose parts are those of Stable Diffusion.
-const CLASSES: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
-
-/// Whether the model in `folder` is of a family that can be run.
-///
-/// # Errors
-/// [`loaders::Error::Unsupported`].
-pub(super) fn check_class(folder: &DiffusersFolder) -> Result<(), Error> {
-    if CLASSES.contains(&folder.class()) {
-        return Ok(());
-    }
-    let hint = "photogram runs Stable Diffusion 1.x and models of its shape, class StableDiffusionPipeline";
-    Err(folder.index().unsupported("_class_name", hint).into())
 }

@@ -7,8 +7,8 @@ use kernels::{DType, TensorType};
 use loaders::safetensors::Limits;
 use loaders::{Checkpoint, DiffusersFolder, EncodingTotal, Folder, Prefer, Tokenizer};
 
-use super::check::check_class;
 use super::denoiser::{DenoiserShape, build_denoiser};
+use super::model::check_class;
 use super::single_file;
 use crate::error::Error;
 use crate::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
@@ -103,7 +103,7 @@ const NEEDED: [&str; 5] = ["tokenizer", "text_encoder", "unet", "vae", "schedule
 
 async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
     let folder = DiffusersFolder::open(folder).await?;
-    let problem = check_class(&folder).err();
+    let problem = check_class(&folder).err().map(Error::from);
     let mut names: BTreeSet<&str> = folder.parts().map(|(name, _)| name).collect();
     let needed: &[&str] = if problem.is_none() { &NEEDED } else { &[] };
     let mut parts = Vec::new();

@@ -66,7 +66,7 @@ def main():
     parser.add_argument("png", help="file to write")
     parser.add_argument("--held-out", action="store_true", help="the pairs that were held out")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)

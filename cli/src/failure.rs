@@ -124,7 +124,10 @@ fn hint(error: &Error) -> Option<String> {
             Some("a smaller --width and --height, or --precision f16, needs less".to_owned())
         }
         Error::Plan(_) => Some("a smaller --width and --height may fit".to_owned()),
-        Error::NotFinite { .. } => Some("--precision f32 has the larger range".to_owned()),
+        Error::NotFinite { .. } => Some(
+            "either weights are not finite, or f16 overflows: --precision f32 has the larger range"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

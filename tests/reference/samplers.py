@@ -94,7 +94,9 @@ def run(method: str, config: dict[str, Any], request: dict[str, Any], is_f64: bo
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skipped)
     if strength is None:
-        x = INITIAL_NOISE * float(scheduler.init_noise_sigma)
+        # k-diffusion's Karras run starts from the largest sigma whatever the spacing
+        is_karras_ancestral = method == "euler_a" and schedule == "karras"
+        x = INITIAL_NOISE * float(scheduler.sigmas.max() if is_karras_ancestral else scheduler.init_noise_sigma)
     else:
         x = scheduler.add_noise(INITIAL_LATENT, INITIAL_NOISE, timesteps[:1])
 

@@ -156,7 +156,7 @@ fn report(index: usize, adapter: &wgpu::Adapter, best: Option<usize>) -> Adapter
 
 /// The features kernels use, as far as the adapter has them.
 pub(super) fn wanted_features(available: wgpu::Features) -> wgpu::Features {
-    available & (wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16)
+    available & (wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP)
 }
 
 /// What kernels may count on.

@@ -108,7 +108,7 @@ pub struct GpuOptions {
     pub adapter: AdapterChoice,
     /// Keep wgpu's run-time checks in shaders: slower, for finding a kernel's out-of-range index.
     pub checked_shaders: bool,
-    /// Do without immediates, subgroups and f16, as on an adapter with WebGPU's default features.
+    /// Do without immediates and subgroups, as on an adapter with WebGPU's default features.
     pub webgpu_only: bool,
     /// A lower limit for one storage binding than the adapter's.
     pub max_binding_bytes: Option<u64>,

@@ -36,6 +36,19 @@ fn no_unknown_keys(config: &Config, remarks: &[&str]) -> Result<(), Error> {
     unknown.map_or(Ok(()), |key| Err(config.unsupported(key, "").into()))
 }
 
+/// Refuses a `divisor` under `key` that leaves a remainder with any of `values`.
+fn divides_all(
+    config: &Config,
+    key: &str,
+    divisor: usize,
+    mut values: impl Iterator<Item = usize>,
+) -> Result<(), Error> {
+    match values.find(|value| !value.is_multiple_of(divisor)) {
+        Some(value) => Err(config.unexpected(key, format!("a divisor of {value}")).into()),
+        None => Ok(()),
+    }
+}
+
 /// A convolution's, a block's activation: these networks know SiLU alone.
 fn only_silu(config: &Config) -> Result<(), Error> {
     match config.get::<String>("act_fn")?.as_deref() {

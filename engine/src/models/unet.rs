@@ -6,7 +6,7 @@ use kernels::ops::{Concat, Upsample};
 use kernels::{DType, TensorType};
 use loaders::{Checkpoint, Config, OneOrMany};
 
-use super::{SANE_CHANNELS, SANE_LAYERS, no_unknown_keys, only, only_null, only_silu};
+use super::{SANE_CHANNELS, SANE_LAYERS, divides_all, no_unknown_keys, only, only_null, only_silu};
 use crate::error::Error;
 use crate::graph::{Rate, ValueId};
 use crate::nn::{Kernel, Net, ResnetConfig, TransformerConfig};
@@ -116,6 +116,8 @@ impl UNetConfig {
         if read.center_input_sample {
             return Err(config.unsupported("center_input_sample", "").into());
         }
+        let channels = read.levels.iter().map(|level| level.channels);
+        divides_all(config, "norm_num_groups", read.groups, channels)?;
         no_unknown_keys(config, &["dropout", "attention_type"])?;
         Ok(read)
     }

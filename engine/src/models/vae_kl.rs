@@ -6,7 +6,7 @@ use kernels::ops::{Scale, Slice, ToRgb, Upsample};
 use kernels::{DType, TensorType};
 use loaders::{Checkpoint, Config};
 
-use super::{SANE_CHANNELS, SANE_LAYERS, no_unknown_keys, only, only_null, only_silu};
+use super::{SANE_CHANNELS, SANE_LAYERS, divides_all, no_unknown_keys, only, only_null, only_silu};
 use crate::error::Error;
 use crate::graph::{Rate, ValueId};
 use crate::nn::{AttentionConfig, Kernel, Net, ResnetConfig};
@@ -94,6 +94,7 @@ impl VaeKlConfig {
             post_quant_conv: config.or("use_post_quant_conv", true)?,
             force_upcast: config.or("force_upcast", true)?,
         };
+        divides_all(config, "norm_num_groups", read.groups, read.channels.iter().copied())?;
         no_unknown_keys(config, &["sample_size"])?;
         Ok(read)
     }

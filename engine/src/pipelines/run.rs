@@ -13,7 +13,7 @@ use crate::device::{DeviceTensor, Program};
 use crate::error::Error;
 use crate::graph::Rate;
 use crate::noise::{Generator, RngKind, Seed};
-use crate::samplers::{self, Combination, Method, Operand, Sigma, Step, Timestep, Trajectory};
+use crate::samplers::{self, Combination, Operand, Sigma, Step, Timestep, Trajectory};
 
 /// Where a run's noise comes from.
 pub enum NoiseSource {
@@ -115,7 +115,7 @@ impl<'p> Run<'p> {
         request: &Request,
         mut noise: NoiseSource,
     ) -> Result<Self, Error> {
-        let trajectory = plan_trajectory(pipeline, request)?;
+        let trajectory = pipeline.model.check(request)?.trajectory;
         let shape = pipeline.denoiser_shape(request);
         let program = pipeline.denoiser(shape).await?;
         let prompts: &[&str] = match shape.guided {
@@ -123,6 +123,7 @@ impl<'p> Run<'p> {
             false => &[&request.prompt],
         };
         let context = pipeline.encode_prompts(prompts).await?;
+        check_finite("context of the prompt", pipeline.gpu.read(&context).await?.data())?;
         let guidance = match shape.guided {
             true => {
                 let scale = request.guidance.0;
@@ -281,22 +282,4 @@ impl<'p> Run<'p> {
         let Pipeline { gpu, combiner, .. } = &mut *self.pipeline;
         combiner.sum_clamped(gpu, &terms, combination.clamp).await
     }
-}
-
-fn plan_trajectory(pipeline: &Pipeline, request: &Request) -> Result<Trajectory, Error> {
-    let config = &pipeline.model.scheduler;
-    let mut keys = config.keys.clone();
-    if let Some(prediction) = request.prediction {
-        keys.insert("prediction_type".to_owned(), prediction.name().into());
-    }
-    let method = match request.sampler {
-        Some(method) => method,
-        None => Method::from_config(&config.file, &keys)?,
-    };
-    let asked = samplers::Request {
-        steps: request.steps,
-        schedule: request.schedule,
-        strength: request.init.as_ref().map(|init| init.strength),
-    };
-    Ok(method.plan(&config.file, &keys, &asked)?)
 }

@@ -98,31 +98,31 @@ const VAE_LEVELS: usize = 4;
 /// The diffusers name of a UNet's tensor.
 fn unet_name(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
-    let tail = |from: usize| parts[from..].join(".");
+    let tail = |from: usize| parts.get(from..).filter(|rest| !rest.is_empty()).map(|rest| rest.join("."));
     let number = |at: usize| parts.get(at).and_then(|p| p.parse::<usize>().ok());
     Some(match parts.first().copied()? {
-        "time_embed" => format!("time_embedding.linear_{}.{}", number(1)? / 2 + 1, tail(2)),
-        "out" if number(1)? == 0 => format!("conv_norm_out.{}", tail(2)),
-        "out" => format!("conv_out.{}", tail(2)),
+        "time_embed" => format!("time_embedding.linear_{}.{}", number(1)? / 2 + 1, tail(2)?),
+        "out" if number(1)? == 0 => format!("conv_norm_out.{}", tail(2)?),
+        "out" => format!("conv_out.{}", tail(2)?),
         "middle_block" => match number(1)? {
-            1 => format!("mid_block.attentions.0.{}", tail(2)),
-            n => format!("mid_block.resnets.{}.{}", n / 2, resnet_name(&tail(2))),
+            1 => format!("mid_block.attentions.0.{}", tail(2)?),
+            n => format!("mid_block.resnets.{}.{}", n / 2, resnet_name(&tail(2)?)),
         },
-        "input_blocks" if number(1)? == 0 => format!("conv_in.{}", tail(3)),
+        "input_blocks" if number(1)? == 0 => format!("conv_in.{}", tail(3)?),
         "input_blocks" => {
             let (level, layer) = ((number(1)? - 1) / (UNET_LAYERS + 1), (number(1)? - 1) % (UNET_LAYERS + 1));
             match (layer == UNET_LAYERS, number(2)?) {
-                (true, _) => format!("down_blocks.{level}.downsamplers.0.conv.{}", tail(4)),
-                (false, 0) => format!("down_blocks.{level}.resnets.{layer}.{}", resnet_name(&tail(3))),
-                (false, _) => format!("down_blocks.{level}.attentions.{layer}.{}", tail(3)),
+                (true, _) => format!("down_blocks.{level}.downsamplers.0.conv.{}", tail(4)?),
+                (false, 0) => format!("down_blocks.{level}.resnets.{layer}.{}", resnet_name(&tail(3)?)),
+                (false, _) => format!("down_blocks.{level}.attentions.{layer}.{}", tail(3)?),
             }
         }
         "output_blocks" => {
             let (level, layer) = (number(1)? / (UNET_LAYERS + 1), number(1)? % (UNET_LAYERS + 1));
             match (number(2)?, parts.get(3).copied()?) {
-                (0, _) => format!("up_blocks.{level}.resnets.{layer}.{}", resnet_name(&tail(3))),
-                (_, "conv") => format!("up_blocks.{level}.upsamplers.0.conv.{}", tail(4)),
-                _ => format!("up_blocks.{level}.attentions.{layer}.{}", tail(3)),
+                (0, _) => format!("up_blocks.{level}.resnets.{layer}.{}", resnet_name(&tail(3)?)),
+                (_, "conv") => format!("up_blocks.{level}.upsamplers.0.conv.{}", tail(4)?),
+                _ => format!("up_blocks.{level}.attentions.{layer}.{}", tail(3)?),
             }
         }
         _ => return None,
@@ -146,27 +146,27 @@ fn resnet_name(name: &str) -> String {
 /// The diffusers name of an autoencoder's tensor.
 fn vae_name(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
-    let tail = |from: usize| parts[from..].join(".");
+    let tail = |from: usize| parts.get(from..).filter(|rest| !rest.is_empty()).map(|rest| rest.join("."));
     let number = |at: usize| parts.get(at).and_then(|p| p.parse::<usize>().ok());
     let half = parts.first().copied()?;
     Some(match parts.get(1).copied()? {
-        "norm_out" => format!("{half}.conv_norm_out.{}", tail(2)),
+        "norm_out" => format!("{half}.conv_norm_out.{}", tail(2)?),
         "mid" => match parts.get(2).copied()? {
-            "block_1" => format!("{half}.mid_block.resnets.0.{}", tail(3)),
-            "block_2" => format!("{half}.mid_block.resnets.1.{}", tail(3)),
-            _ => format!("{half}.mid_block.attentions.0.{}", vae_attention_name(&tail(3))?),
+            "block_1" => format!("{half}.mid_block.resnets.0.{}", tail(3)?),
+            "block_2" => format!("{half}.mid_block.resnets.1.{}", tail(3)?),
+            _ => format!("{half}.mid_block.attentions.0.{}", vae_attention_name(&tail(3)?)?),
         },
         "down" | "up" => {
-            let up = parts[1] == "up";
+            let up = parts.get(1) == Some(&"up");
             let level = if up { (VAE_LEVELS - 1).checked_sub(number(2)?)? } else { number(2)? };
             let block = if up { "up_blocks" } else { "down_blocks" };
             match parts.get(3).copied()? {
                 "block" => {
-                    let layer = tail(5).replace("nin_shortcut", "conv_shortcut");
+                    let layer = tail(5)?.replace("nin_shortcut", "conv_shortcut");
                     format!("{half}.{block}.{level}.resnets.{}.{layer}", number(4)?)
                 }
-                "downsample" => format!("{half}.{block}.{level}.downsamplers.0.{}", tail(4)),
-                "upsample" => format!("{half}.{block}.{level}.upsamplers.0.{}", tail(4)),
+                "downsample" => format!("{half}.{block}.{level}.downsamplers.0.{}", tail(4)?),
+                "upsample" => format!("{half}.{block}.{level}.upsamplers.0.{}", tail(4)?),
                 _ => return None,
             }
         }
@@ -226,5 +226,30 @@ mod tests {
             assert_eq!(vae_name(ldm).as_deref(), Some(diffusers), "{ldm}");
         }
         assert_eq!(vae_name("post_quant_conv.weight"), None, "stays as it is");
+    }
+
+    #[test]
+    fn names_that_end_early_are_left_alone() {
+        let whole = [
+            "time_embed.2.bias",
+            "input_blocks.3.0.op.weight",
+            "input_blocks.4.0.skip_connection.bias",
+            "middle_block.2.emb_layers.1.weight",
+            "output_blocks.5.2.conv.bias",
+            "out.2.weight",
+            "encoder.down.2.downsample.conv.weight",
+            "encoder.mid.attn_1.q.weight",
+            "decoder.up.0.block.2.nin_shortcut.weight",
+            "decoder.norm_out.weight",
+        ];
+        for name in whole {
+            let parts: Vec<&str> = name.split('.').collect();
+            for n in 0..parts.len() {
+                let short = parts[..n].join(".");
+                let _ = (unet_name(&short), vae_name(&short));
+            }
+        }
+        assert_eq!(unet_name("input_blocks.0"), None);
+        assert_eq!(unet_name("input_blocks.99999999999999999999.0.weight"), None);
     }
 }

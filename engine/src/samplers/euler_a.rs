@@ -5,7 +5,7 @@ use super::sigma_space::{Level, Levels, read_timesteps};
 use super::sigmas::karras;
 use super::{
     Combination, Config, Method, NoiseSchedule, Operand, Prediction, Request, SamplerError, Schedule,
-    SigmaTable, Step, Trajectory,
+    SigmaTable, Spacing, Step, Trajectory,
 };
 
 pub(super) const METHOD: Method = Method {
@@ -33,6 +33,8 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
     }
     sigmas.push(0.0);
 
+    // k-diffusion scales the first noise by the largest sigma; diffusers' rule for leading timesteps is its own.
+    let spacing = if schedule == Schedule::Karras { Spacing::Trailing } else { spacing };
     let levels = Levels { timesteps, sigmas };
     Ok(Trajectory {
         schedule,

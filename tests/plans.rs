@@ -403,3 +403,17 @@ fn rates(graph: &Graph) -> HashMap<ValueId, Rate> {
     }
     rates
 }
+
+#[test]
+fn a_unet_without_padding_halves_with_a_row_and_a_column_behind() {
+    let (checkpoint, config) = (stable_diffusion_1::unet().checkpoint(), UNetConfig::stable_diffusion_1());
+    for (downsample_padding, padding) in [(0, "[0, 1, 0, 1]"), (1, "[1, 1, 1, 1]")] {
+        let unet = UNet::new(UNetConfig { downsample_padding, ..config.clone() }, &checkpoint, false);
+        let shape = DenoiserShape { height: 8, width: 8, tokens: 77, guided: false, dtype: DType::F32 };
+        let graph = build_denoiser(&unet, shape).expect("the lists are complete");
+        let id = graph.find("unet.down_blocks.0.downsamplers.0").expect("every level but the last is halved");
+        let Source::Node { op, .. } = &graph.value(id).source else { panic!("a convolution") };
+        let found = op.attributes().into_iter().find(|(name, _)| *name == "padding");
+        assert_eq!(found.map(|(_, value)| value.to_string()).as_deref(), Some(padding));
+    }
+}

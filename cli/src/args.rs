@@ -120,7 +120,7 @@ pub(crate) struct GenerateArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) steps: Option<usize>,
 
-    /// Guidance: how hard to push towards the prompt; 1 is none [default: 7; 5 for the built-in model]
+    /// Guidance: how hard to push towards the prompt; 1 is none [default: 7; 3 for the built-in model]
     #[arg(long, value_name = "NUMBER", help_heading = "Sampling", value_parser = parse_number)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) cfg_scale: Option<f64>,

@@ -12,7 +12,7 @@ const NAME: &str = "photogram-builtin";
 pub(crate) const STEPS: usize = 25;
 
 /// Guidance that its card recommends.
-pub(crate) const CFG_SCALE: f64 = 5.0;
+pub(crate) const CFG_SCALE: f64 = 3.0;
 
 /// The built-in model.
 ///

@@ -58,8 +58,9 @@ impl Model {
     /// # Errors
     /// [`Error::Load`] naming file, tensor or key, what was expected and what was found.
     pub async fn open(path: &Path, precision: Precision) -> Result<Model, Error> {
-        let name =
-            path.file_stem().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
+        // A folder may have a dot in its name that begins no extension: sd-v1.5.
+        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let name = stem.map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
         if path.is_dir() {
             return Model::from_folder(Folder::on_disk(path)?, name, precision).await;
         }

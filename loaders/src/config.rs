@@ -40,7 +40,7 @@ impl Config {
     pub fn parse(file: impl Into<String>, json: &[u8]) -> Result<Self, Error> {
         let file = file.into();
         let malformed = |found| Error::malformed(&file, "JSON", "an object", found);
-        match serde_json::from_slice(json) {
+        match serde_json::from_slice(&without_bare_infinities(json)) {
             Ok(Value::Object(values)) => {
                 Ok(Self { values, file, path: String::new(), read: RefCell::default() })
             }
@@ -149,6 +149,26 @@ impl Config {
     }
 }
 
+/// The same JSON with `null` for a bare `-Infinity`, which JSON does not know.
+///
+/// diffusers saves `"lambda_min_clipped": -Infinity`, which is that key's default.
+fn without_bare_infinities(json: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(json.len());
+    let (mut rest, mut in_string, mut is_escaped) = (json, false, false);
+    while let Some((first, tail)) = rest.split_first() {
+        if !in_string && let Some(after) = rest.strip_prefix(b"-Infinity") {
+            kept.extend_from_slice(b"null");
+            rest = after;
+            continue;
+        }
+        in_string ^= *first == b'"' && !is_escaped;
+        is_escaped = in_string && *first == b'\\' && !is_escaped;
+        kept.push(*first);
+        rest = tail;
+    }
+    kept
+}
+
 /// A value for a message.
 fn shown(value: &Value) -> String {
     match value {
@@ -248,6 +268,17 @@ impl<T: FromJson> FromJson for OneOrMany<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_infinity_as_python_writes_it_counts_as_absent_and_strings_keep_theirs() {
+        let json = br#"{"a": -Infinity, "b": [-Infinity], "c": "\\\"-Infinity", "d": 1}"#;
+        let config = Config::parse("scheduler_config.json", json).unwrap();
+        assert_eq!(config.get::<f64>("a").unwrap(), None);
+        assert_eq!(config.value("b"), Some(&serde_json::json!([null])));
+        assert_eq!(config.get::<String>("c").unwrap().as_deref(), Some("\\\"-Infinity"));
+        assert_eq!(config.get::<f64>("d").unwrap(), Some(1.0));
+        assert!(Config::parse("x", br#"{"a": -Infinit}"#).is_err());
+    }
 
     fn config(json: &str) -> Config {
         Config::parse("unet/config.json", json.as_bytes()).unwrap()

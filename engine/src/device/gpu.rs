@@ -73,15 +73,6 @@ impl DeviceTensor {
         &self.ty
     }
 
-    /// The same bytes as a tensor of another type.
-    ///
-    /// # Panics
-    /// If the types differ in bytes.
-    pub fn viewed_as(&self, ty: TensorType) -> DeviceTensor {
-        assert_eq!(self.ty.bytes(), ty.bytes(), "{} as {ty}", self.ty);
-        DeviceTensor { ty, allocation: self.allocation.clone() }
-    }
-
     pub(super) fn new(ty: TensorType, allocation: Arc<Allocation>) -> Self {
         DeviceTensor { ty, allocation }
     }

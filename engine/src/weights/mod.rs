@@ -33,11 +33,6 @@ impl Weights {
         &self.checkpoint
     }
 
-    /// Whether there is a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.checkpoint.get(name).is_some()
-    }
-
     /// The parameter `name`, whose tensor in the checkpoint has to have one of the shapes `expected`, and its packed type.
     ///
     /// # Errors
@@ -113,11 +108,6 @@ impl Weights {
             values.extend(pack::values(&buffer, entry.encoding));
         }
         Ok(values)
-    }
-
-    /// Forgets what is on the device; buffers that programs hold stay until those go.
-    pub fn release(&self) {
-        self.resident.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     async fn packed(&self, param: &Param, ty: &TensorType) -> Result<Vec<u8>, Error> {

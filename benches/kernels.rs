@@ -10,7 +10,7 @@ use engine::plan::{Choice, build_plan};
 use kernels::check::{Class, Hard};
 use kernels::ops::{
     Activate, Activation, Add, Attention, Concat, Conv2d, Epilogue, Geglu, GroupNorm, LayerNorm,
-    LinearCombination, MatMul, Permute, Slice, ToRgb, Upsample,
+    LinearCombination, MatMul, MatchDeviation, Permute, Slice, ToRgb, Upsample,
 };
 use kernels::{Case, DType, TensorType};
 use photogram_benches::{Bench, criterion};
@@ -116,6 +116,7 @@ fn cases() -> Vec<Case> {
             [vec![1, 64, 64, 4], vec![1, 64, 64, 4], vec![1, 64, 64, 4], vec![1, 64, 64, 4], vec![8]]
                 .map(f32),
         ),
+        Case::new(MatchDeviation, [vec![1, 128, 128, 4], vec![1, 128, 128, 4], vec![8]].map(f32)),
         Case::new(ToRgb, [f32(vec![1, 256, 256, 3])]),
     ]
 }

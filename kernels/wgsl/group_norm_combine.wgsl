@@ -18,10 +18,7 @@ var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read>       scale: array<f32>;        // [C]
 @group(0) @binding(2) var<storage, read_write> coefficients: array<f32>; // [B, 3, C]: origin, mean - origin, multiplier
 
-#import moments
-
-const LANES: u32 = 64u;
-var<workgroup> merged: array<Moments, LANES>;
+#import merge_slabs
 
 @compute @workgroup_size(64)
 fn main(
@@ -35,28 +32,9 @@ fn main(
     let index = min(workgroup.x + workgroup.y * workgroups.x, p.batches * p.groups - 1u);
     let batch = index / p.groups;
     let first_channel = index % p.groups * width;
-    let first = batch * p.slabs * 3u * pitch + first_channel;
-    let origin = partials[first];
+    let all = merge_slabs(batch, first_channel, width, lane);
 
-    var own = Moments(0.0, 0.0, 0.0);
-    for (var i = lane; i < p.slabs * width; i += LANES) {
-        let slab = i / width;
-        let at = first + slab * 3u * pitch + i % width;
-        let rows = min(p.slab_rows, p.batch_rows - slab * p.slab_rows);
-        let mean = (partials[at] - origin) + partials[at + pitch];
-        own = merge(own, Moments(f32(rows), mean, partials[at + 2u * pitch]));
-    }
-    merged[lane] = own;
-    workgroupBarrier();
-    for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
-        if (lane < stride) {
-            own = merge(own, merged[lane + stride]);
-            merged[lane] = own;
-        }
-        workgroupBarrier();
-    }
-
-    let all = merged[0];
+    let origin = partials[batch * p.slabs * 3u * pitch + first_channel];
     let deviation = sqrt(all.m2 / all.count + p.eps);
     for (var c = lane; c < width; c += LANES) {
         let at = batch * 3u * pitch + first_channel + c;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::bands::aligned_rows;
+use super::moments::{Slabs, windows};
 use super::{
     Activate, Activation, check_count, check_float, check_shape, check_whole, f16, f32, shape_error,
 };
@@ -34,62 +34,8 @@ pub struct GroupNorm {
     pub silu: bool,
 }
 
-/// Invocations that the moments aim at: enough for a large GPU, few enough to merge quickly.
-const MOMENTS_INVOCATIONS: usize = 16_384;
 /// Rows that one invocation of the last dispatch writes.
 const APPLY_ROWS: usize = 8;
-
-/// Rows of `x` that one dispatch works on: whole batches, or slabs of one batch.
-struct Window {
-    first_batch: usize,
-    batches: usize,
-    /// First row, and rows in each batch.
-    first_row: usize,
-    batch_rows: usize,
-    /// First row that is bound, at an offset that may be.
-    bound_row: usize,
-}
-
-impl Window {
-    /// Rows that are bound.
-    fn bound_rows(&self) -> usize {
-        self.first_row + self.batches * self.batch_rows - self.bound_row
-    }
-}
-
-impl GroupNorm {
-    /// Windows that cover `x` such that each is a multiple of `slab_rows` or ends with its batch.
-    fn windows(&self, x: &TensorType, slab_rows: usize, caps: &Caps) -> Result<Vec<Window>, OpError> {
-        let batches = x.shape[0];
-        let rows = x.rows() / batches.max(1);
-        if x.bytes() <= caps.max_binding_bytes {
-            return Ok(vec![Window {
-                first_batch: 0,
-                batches,
-                first_row: 0,
-                batch_rows: rows,
-                bound_row: 0,
-            }]);
-        }
-        let step = aligned_rows(x.row_bytes(), caps.binding_alignment) as usize;
-        let limit = caps.max_binding_bytes;
-        let band = ((limit / x.row_bytes()) as usize).saturating_sub(step - 1) / slab_rows * slab_rows;
-        if band == 0 {
-            let bytes = (slab_rows + step - 1) as u64 * x.row_bytes();
-            return Err(OpError::TooLarge { op: self.name(), operand: "a slab of x", bytes, limit });
-        }
-        let mut windows = Vec::new();
-        for first_batch in 0..batches {
-            for row in (0..rows).step_by(band) {
-                let first_row = first_batch * rows + row;
-                let bound_row = first_row / step * step;
-                let batch_rows = band.min(rows - row);
-                windows.push(Window { first_batch, batches: 1, first_row, batch_rows, bound_row });
-            }
-        }
-        Ok(windows)
-    }
-}
 
 impl Op for GroupNorm {
     fn name(&self) -> &'static str {
@@ -149,33 +95,16 @@ impl Op for GroupNorm {
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
         let x = &inputs[0];
         let (channels, quads, batches) = (x.channels(), x.quads(), x.shape[0]);
-        let rows = x.rows() / batches.max(1);
-        let slab_rows = (x.rows() * quads / MOMENTS_INVOCATIONS).max(16).next_multiple_of(4);
-        let slabs = rows.div_ceil(slab_rows);
-        let partials = TensorType::f32([batches, slabs, 3, channels]);
+        let slabs = Slabs::of(x);
+        let partials = slabs.partials(batches, channels);
         let coefficients = TensorType::f32([batches, 3, channels]);
         check_whole(self.name(), "moments", &partials, caps)?;
 
         let invocations = |n: usize| fold_grid(n.div_ceil(64) as u64, caps.max_groups_per_axis);
         let words = |params: &[usize]| params.iter().map(|v| *v as u32).collect::<Vec<_>>();
-        let mut dispatches = Vec::new();
-        let moments = Shader::new("group_norm_moments").encoding("x", x.dtype);
-        for w in self.windows(x, slab_rows, caps)? {
-            let window_slabs = w.batch_rows.div_ceil(slab_rows);
-            let first_slab = (w.first_row - w.first_batch * rows) / slab_rows;
-            let extents = [channels, w.batch_rows, w.batches, w.first_row - w.bound_row];
-            let slab_numbers = [slab_rows, window_slabs, w.first_batch, first_slab, slabs];
-            dispatches.push(Dispatch {
-                shader: moments.clone(),
-                binds: vec![
-                    Bind::read(0, Operand::Input(0)).rows(x, w.bound_row, w.bound_rows()),
-                    Bind::write(1, Operand::Scratch(0)),
-                ],
-                params: words(&[&extents[..], &slab_numbers].concat()),
-                grid: invocations(w.batches * window_slabs * quads),
-            });
-        }
-        let mut params = words(&[channels, self.groups, rows, slab_rows, slabs]);
+        let mut dispatches =
+            slabs.moments(self.name(), (Operand::Input(0), x), (Operand::Scratch(0), 0), caps)?;
+        let mut params = words(&[channels, self.groups, slabs.batch_rows, slabs.rows, slabs.count]);
         params.extend([(self.eps as f32).to_bits(), batches as u32]);
         dispatches.push(Dispatch {
             shader: Shader::new("group_norm_combine"),
@@ -188,7 +117,7 @@ impl Op for GroupNorm {
             grid: fold_grid((batches * self.groups) as u64, caps.max_groups_per_axis),
         });
         let apply = Shader::new("group_norm_apply").encoding("x", x.dtype).encoding("y", x.dtype);
-        for w in self.windows(x, APPLY_ROWS, caps)? {
+        for w in windows(self.name(), x, APPLY_ROWS, caps)? {
             let window_slabs = w.batch_rows.div_ceil(APPLY_ROWS);
             let extents = [channels, w.batch_rows, w.batches, w.first_row - w.bound_row];
             let rest = [APPLY_ROWS, window_slabs, w.first_batch, usize::from(self.silu)];
@@ -310,22 +239,6 @@ mod tests {
         }
         assert!(fused.op.absorb(&silu, 0, &[]).is_none(), "a second silu");
         assert!(plain.absorb(&Activate(Activation::Gelu), 0, &[]).is_none(), "gelu");
-    }
-
-    #[test]
-    fn windows_cover_every_row_once_within_the_limit() {
-        let op = GroupNorm { groups: 2, eps: 1e-5, silu: false };
-        let x = f32([3, 101, 10]);
-        let caps = Caps { max_binding_bytes: 2048, ..Caps::webgpu() };
-        let mut next = 0;
-        for w in op.windows(&x, 8, &caps).expect("slabs fit") {
-            assert_eq!(w.first_row, next);
-            assert_eq!(w.bound_row as u64 * x.row_bytes() % caps.binding_alignment, 0);
-            assert!(w.bound_rows() as u64 * x.row_bytes() <= caps.max_binding_bytes);
-            assert_eq!((w.first_row - w.first_batch * 101) % 8, 0);
-            next += w.batches * w.batch_rows;
-        }
-        assert_eq!(next, 303);
     }
 
     #[test]

@@ -15,7 +15,9 @@ mod geglu;
 mod group_norm;
 mod layer_norm;
 mod linear_combination;
+mod match_deviation;
 mod matmul;
+mod moments;
 mod non_finite;
 mod permute;
 mod reshape;
@@ -37,6 +39,7 @@ pub use geglu::Geglu;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear_combination::LinearCombination;
+pub use match_deviation::MatchDeviation;
 pub use matmul::MatMul;
 pub use non_finite::NonFinite;
 pub use permute::Permute;
@@ -71,6 +74,7 @@ pub fn cases() -> Vec<Case> {
         &Slice { axis: 0, start: 0, length: 1 },
         &Permute { axes: Vec::new() },
         &LinearCombination { terms: 1 },
+        &MatchDeviation,
         &ToRgb,
         &LatentsToRgb,
         &NonFinite,

@@ -1,4 +1,4 @@
-// group_norm_moments.wgsl: mean and sum of squared deviations of each channel over a slab of rows.
+// slab_moments.wgsl: mean and sum of squared deviations of each channel over a slab of rows.
 // Work:      one invocation per quad of channels and slab.
 // Precision: f32, relative to the slab's first row, four rows at a time (Chan's formula).
 // Traffic:   x read once; 3 values per channel and slab written.
@@ -11,7 +11,7 @@ struct Params {
     first_row: u32,     // row of the bound window where the first batch starts
     slab_rows: u32,
     slabs: u32,         // slabs of one batch in the bound window
-    first_batch: u32,   // batch of the whole x that the first batch is
+    first_batch: u32,   // batch of the partials that the first batch is
     first_slab: u32,    // slab of its batch that the first slab is
     batch_slabs: u32,   // slabs of one whole batch
 }

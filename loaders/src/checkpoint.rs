@@ -39,12 +39,39 @@ pub struct TensorEntry {
     pub offset: u64,
     /// How many they are: the product of `shape` times the encoding's bytes.
     pub bytes: u64,
+    /// Which rows of the file's tensor it is, if it is a part: see [`Checkpoint::split_with`].
+    pub rows: Option<Range<usize>>,
 }
 
 impl TensorEntry {
     /// Number of values.
     pub fn n_values(&self) -> u64 {
         self.bytes.checked_div(self.encoding.bytes()).unwrap_or_default()
+    }
+
+    /// `n` tensors of equally many of its rows.
+    ///
+    /// # Errors  [`Error::Malformed`] if they are not a multiple of `n`, or it has no outermost dimension
+    fn split_rows(&self, n: usize) -> Result<Vec<Self>, Error> {
+        let refused = || self.unexpected(format!("a number of rows that is a multiple of {n}"));
+        let (n_rows, inner) = self.shape.split_first().ok_or_else(refused)?;
+        let part_rows = n_rows.checked_div(n).filter(|part| part.checked_mul(n) == Some(*n_rows));
+        let part_rows = part_rows.ok_or_else(refused)?;
+        let part_bytes = self.bytes.checked_div(n as u64).unwrap_or_default();
+        let shape: Vec<usize> = [part_rows].into_iter().chain(inner.iter().copied()).collect();
+        // What a part begins with lies within the tensor, whose end lies within the file.
+        let parts = (0..n).map(|idx| {
+            let before = self.rows.as_ref().map_or(0, |rows| rows.start);
+            let first = before.saturating_add(idx.saturating_mul(part_rows));
+            Self {
+                shape: shape.clone(),
+                offset: self.offset.saturating_add((idx as u64).saturating_mul(part_bytes)),
+                bytes: part_bytes,
+                rows: Some(first..first.saturating_add(part_rows)),
+                ..self.clone()
+            }
+        });
+        Ok(parts.collect())
     }
 
     /// The error that says what a model expected of this tensor: a dtype, a shape.
@@ -58,10 +85,14 @@ impl TensorEntry {
     }
 }
 
-/// Its dtype and shape, as `F32[2, 3]`.
+/// Its dtype and shape, as `F32[2, 3]`, and for a part its rows, as `F32[2, 3] (rows 4..6)`.
 impl fmt::Display for TensorEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:?}", self.encoding, self.shape)
+        write!(f, "{}{:?}", self.encoding, self.shape)?;
+        match &self.rows {
+            Some(rows) => write!(f, " (rows {}..{})", rows.start, rows.end),
+            None => Ok(()),
+        }
     }
 }
 
@@ -105,6 +136,7 @@ impl Checkpoint {
                 source: Arc::clone(&source),
                 offset: tensor.offset,
                 bytes: tensor.bytes,
+                rows: None,
             };
             (tensor.name, entry)
         });
@@ -274,13 +306,27 @@ impl Checkpoint {
     ///
     /// # Errors  [`Error::Malformed`] if two tensors get one name
     pub fn renamed_with(&self, rename: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        self.split_with(|name| rename(name).into_iter().collect())
+    }
+
+    /// The same tensors by other names: a tensor for which `names` gives several is cut, in this order, into as
+    /// many tensors of equally many rows; one with a single name stays whole, one without is left out.
+    ///
+    /// A row is all but the outermost dimension. Nothing is read: parts are ranges of the file.
+    ///
+    /// # Errors  [`Error::Malformed`] if the rows of a tensor cannot be shared out equally; if two tensors get
+    ///   one name
+    pub fn split_with(&self, names: impl Fn(&str) -> Vec<String>) -> Result<Self, Error> {
         let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
         for (name, entry) in &self.tensors {
-            let Some(renamed) = rename(name) else { continue };
-            let what = format!("tensor '{}'", escaped(&renamed));
-            if let Some(other) = tensors.insert(renamed, entry.clone()) {
-                let found = format!("'{}' and '{}'", escaped(&other.name), escaped(&entry.name));
-                return Err(Error::malformed(&self.label, what, "one tensor", found));
+            let names = names(name);
+            let parts = if names.len() > 1 { entry.split_rows(names.len())? } else { vec![entry.clone()] };
+            for (name, part) in names.into_iter().zip(parts) {
+                let what = format!("tensor '{}'", escaped(&name));
+                if let Some(other) = tensors.insert(name, part) {
+                    let found = format!("'{}' and '{}'", escaped(&other.name), escaped(&entry.name));
+                    return Err(Error::malformed(&self.label, what, "one tensor", found));
+                }
             }
         }
         Ok(Self { label: self.label.clone(), tensors, metadata: self.metadata.clone() })

@@ -102,41 +102,53 @@ impl DiffusersFolder {
     ///
     /// # Errors  [`Error::Malformed`] if it is missing or no JSON object; [`Error::Io`]
     pub async fn config(&self, name: &str) -> Result<Config, Error> {
-        let folder = self.part_folder(name)?;
-        for file in CONFIGS {
-            if let Some(source) = folder.open(file)? {
-                return Config::read(&*source).await;
-            }
-        }
-        Err(folder.missing(&CONFIGS.join(" or ")))
+        part_config(&self.part_folder(name)?).await
     }
 
     /// The weights of the part `name`, in one file or in shards.
     ///
-    /// # Errors  [`Error::Malformed`] if there are none; [`Error::Unsupported`] if there are only pickles; as
-    ///   [`Checkpoint::from_source`] and [`Checkpoint::from_index`]
+    /// # Errors  as [`part_checkpoint`]
     pub async fn checkpoint(&self, name: &str, prefer: Prefer, limits: &Limits) -> Result<Checkpoint, Error> {
-        let folder = self.part_folder(name)?;
-        for file in weight_files(prefer) {
-            if file.ends_with(".json") && folder.exists(&file) {
-                return Checkpoint::from_index(&folder, &file, limits).await;
-            }
-            if let Some(source) = folder.open(&file)? {
-                return Checkpoint::from_source(source, limits).await;
-            }
-        }
-        let is_pickle = |name: &String| PICKLES.iter().any(|ending| name.ends_with(ending));
-        if let Some(pickle) = folder.list()?.into_iter().find(is_pickle) {
-            return Err(Error::unsupported(
-                folder.label_of(&pickle),
-                "a pickle, which can run code when it is loaded,",
-                "convert it: load the pipeline with diffusers and write it with \
-                 save_pretrained(folder, safe_serialization=True)",
-            ));
-        }
-        let wanted: Vec<String> = STEMS.iter().map(|stem| format!("{stem}.safetensors")).collect();
-        Err(folder.missing(&wanted.join(" or ")))
+        part_checkpoint(&self.part_folder(name)?, prefer, limits).await
     }
+}
+
+/// The configuration in a part's folder: `config.json` or `scheduler_config.json`.
+///
+/// # Errors  [`Error::Malformed`] if it is missing or no JSON object; [`Error::Io`]
+pub async fn part_config(folder: &Folder) -> Result<Config, Error> {
+    for file in CONFIGS {
+        if let Some(source) = folder.open(file)? {
+            return Config::read(&*source).await;
+        }
+    }
+    Err(folder.missing(&CONFIGS.join(" or ")))
+}
+
+/// The weights in a part's folder, in one file or in shards.
+///
+/// # Errors  [`Error::Malformed`] if there are none; [`Error::Unsupported`] if there are only pickles; as
+///   [`Checkpoint::from_source`] and [`Checkpoint::from_index`]
+pub async fn part_checkpoint(folder: &Folder, prefer: Prefer, limits: &Limits) -> Result<Checkpoint, Error> {
+    for file in weight_files(prefer) {
+        if file.ends_with(".json") && folder.exists(&file) {
+            return Checkpoint::from_index(folder, &file, limits).await;
+        }
+        if let Some(source) = folder.open(&file)? {
+            return Checkpoint::from_source(source, limits).await;
+        }
+    }
+    let is_pickle = |name: &String| PICKLES.iter().any(|ending| name.ends_with(ending));
+    if let Some(pickle) = folder.list()?.into_iter().find(is_pickle) {
+        return Err(Error::unsupported(
+            folder.label_of(&pickle),
+            "a pickle, which can run code when it is loaded,",
+            "convert it: load the pipeline with diffusers and write it with \
+             save_pretrained(folder, safe_serialization=True)",
+        ));
+    }
+    let wanted: Vec<String> = STEMS.iter().map(|stem| format!("{stem}.safetensors")).collect();
+    Err(folder.missing(&wanted.join(" or ")))
 }
 
 /// Names of weight files, the preferred first.

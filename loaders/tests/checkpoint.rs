@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use photogram_loaders::safetensors::{Data, Limits, Tensor, to_bytes};
-use photogram_loaders::{Checkpoint, DiffusersFolder, Error, Folder, Prefer, Rename};
+use photogram_loaders::{BytesSource, Checkpoint, DiffusersFolder, Error, Folder, Prefer, Rename};
 use pollster::block_on;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -166,6 +167,91 @@ fn two_tensors_may_not_get_one_name() {
     let error =
         checkpoint.renamed(&[Rename::prefix("a.", ""), Rename::prefix("b.", "")]).unwrap_err().to_string();
     assert!(error.ends_with("tensor 'w': expected one tensor, found 'a.w' and 'b.w'"), "{error}");
+}
+
+/// A file with these tensors, whose values count on from tensor to tensor.
+fn counting(tensors: &[(&str, &[usize])]) -> Checkpoint {
+    let mut counter = (0u16..).map(f32::from);
+    let values: Vec<Vec<f32>> =
+        tensors.iter().map(|(_, shape)| counter.by_ref().take(shape.iter().product()).collect()).collect();
+    let tensors: Vec<_> = tensors
+        .iter()
+        .zip(&values)
+        .map(|((name, shape), values)| Tensor { name, shape, data: Data::F32(values) })
+        .collect();
+    let bytes = to_bytes(&tensors, &BTreeMap::new()).unwrap();
+    block_on(Checkpoint::from_source(Arc::new(BytesSource::new("x", bytes)), &Limits::default())).unwrap()
+}
+
+/// `in_proj_*` into three, everything else as it is.
+fn thirds(name: &str) -> Vec<String> {
+    match name.strip_suffix("in_proj_weight") {
+        Some(head) => ["q", "k", "v"].map(|part| format!("{head}{part}.weight")).into(),
+        None => vec![name.to_owned()],
+    }
+}
+
+#[test]
+fn rows_are_read_as_tensors_of_their_own() {
+    let file =
+        counting(&[("a", &[2, 2]), ("x.in_proj_weight", &[6, 2]), ("y.in_proj_weight", &[3]), ("z", &[])]);
+    let split = file.split_with(thirds).unwrap();
+    let names: Vec<_> = split.names().collect();
+    assert_eq!(
+        names,
+        ["a", "x.k.weight", "x.q.weight", "x.v.weight", "y.k.weight", "y.q.weight", "y.v.weight", "z"]
+    );
+    assert_eq!(split.bytes(), file.bytes());
+    for (name, shape, expected) in [
+        ("a", &[2, 2][..], vec![0.0, 1.0, 2.0, 3.0]),
+        ("x.q.weight", &[2, 2], vec![4.0, 5.0, 6.0, 7.0]),
+        ("x.k.weight", &[2, 2], vec![8.0, 9.0, 10.0, 11.0]),
+        ("x.v.weight", &[2, 2], vec![12.0, 13.0, 14.0, 15.0]),
+        ("y.k.weight", &[1], vec![17.0]),
+        ("z", &[], vec![19.0]),
+    ] {
+        let entry = split.require(name).unwrap();
+        assert_eq!(entry.shape, shape, "{name}");
+        assert_eq!(entry.n_values(), expected.len() as u64, "{name}");
+        let bytes: Vec<u8> = expected.iter().flat_map(|value: &f32| value.to_le_bytes()).collect();
+        assert_eq!(block_on(split.read(entry)).unwrap(), bytes, "{name}");
+        let mut last = [0; 4];
+        let end = entry.bytes;
+        block_on(split.read_into(entry, end - 4..end, &mut last)).unwrap();
+        assert_eq!(last, bytes[bytes.len() - 4..], "{name}");
+        assert!(block_on(split.read_into(entry, end..end + 4, &mut last)).is_err(), "{name}");
+    }
+    let error = split.require("x.v.weight").unwrap().unexpected("[4, 4]").to_string();
+    assert_eq!(error, "x: tensor 'x.in_proj_weight': expected [4, 4], found F32[2, 2] (rows 4..6)");
+
+    let again = split.split_with(|name| match name {
+        "x.v.weight" => vec!["first".to_owned(), "second".to_owned()],
+        _ => Vec::new(),
+    });
+    let again = again.unwrap();
+    assert_eq!(again.names().collect::<Vec<_>>(), ["first", "second"]);
+    assert_eq!(again.require("second").unwrap().to_string(), "F32[1, 2] (rows 5..6)");
+    assert_eq!(
+        block_on(again.read(again.require("second").unwrap())).unwrap(),
+        [[0, 0, 96, 65], [0, 0, 112, 65]].concat()
+    );
+}
+
+#[test]
+fn rows_that_cannot_be_shared_out_are_malformed() {
+    for (shape, found) in [(&[4, 3][..], "F32[4, 3]"), (&[1], "F32[1]"), (&[], "F32[]")] {
+        let error = counting(&[("x.in_proj_weight", shape)]).split_with(thirds).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{error}");
+        let expected = format!(
+            "x: tensor 'x.in_proj_weight': expected a number of rows that is a multiple of 3, found {found}"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    let empty = counting(&[("x.in_proj_weight", &[0, 2])]).split_with(thirds).unwrap();
+    assert_eq!(empty.require("x.k.weight").unwrap().to_string(), "F32[0, 2] (rows 0..0)");
+    let error = counting(&[("x.in_proj_weight", &[3]), ("x.k.weight", &[1])]).split_with(thirds).unwrap_err();
+    let expected = "x: tensor 'x.k.weight': expected one tensor, found 'x.in_proj_weight' and 'x.k.weight'";
+    assert_eq!(error.to_string(), expected);
 }
 
 fn index() -> Value {

@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator
 from unittest import mock
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.models import embeddings
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
+from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img
 from safetensors.torch import load_file
 from torch.nn import functional
 from transformers.models.clip import modeling_clip
@@ -34,19 +36,25 @@ import recording
 REQUIRED = 1e-8  # what each mistake must cost on at least one fixture
 EPSILON_FACTOR = 10.0
 
-Mutate = Callable[[StableDiffusionPipeline], contextlib.AbstractContextManager[None]]
+Mutate = Callable[[DiffusionPipeline], contextlib.AbstractContextManager[None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
     """`stage`: what must move: `last latent` is the one with the highest index, `decoded` the image from the recorded one.
 
-    `variants` gives the ways to make the mistake in a pipeline: one for each attention that can be removed, else one.
+    `variants` gives the ways to make the mistake in a pipeline: one for each attention that can be removed, else one. `applies`: whether it is a mistake in a run at all.
     """
 
     name: str
     stage: str
-    variants: Callable[[StableDiffusionPipeline], list[Mutate]]
+    variants: Callable[[DiffusionPipeline], list[Mutate]]
+    applies: Callable[[recording.Run], bool] = lambda _: True
+
+
+def networks(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
+    """The UNet, the VAE and the text encoders by their names in the folder."""
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
 
 
 def modules_of(model: torch.nn.Module, kind: type | tuple[type, ...], under: str = "") -> list[torch.nn.Module]:
@@ -71,20 +79,31 @@ def silenced(layer: torch.nn.Linear) -> Iterator[None]:
     hook.remove()
 
 
-def without_each(model: str, kind: type, projection: Callable[[torch.nn.Module], torch.nn.Linear], under: str = "") -> Callable:
-    """One variant for each attention of `kind`: that one removed."""
-
-    def variants(pipeline: StableDiffusionPipeline) -> list[Mutate]:
-        n_modules = len(modules_of(getattr(pipeline, model), kind, under))
-        return [
-            lambda pipe, module_idx=module_idx: silenced(projection(modules_of(getattr(pipe, model), kind, under)[module_idx]))
-            for module_idx in range(n_modules)
-        ]
-
-    return variants
+def text_encoders(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
+    """The text encoders in the order of the context."""
+    return [part for name, part in sorted(networks(pipeline).items()) if name.startswith("text_encoder")]
 
 
-def epsilon(select: Callable[[StableDiffusionPipeline], list[torch.nn.Module]]) -> Callable:
+def attentions(model: str, under: str = "") -> Callable[[DiffusionPipeline], list[torch.nn.Linear]]:
+    """The output projections of the attentions in the UNet or VAE."""
+    return lambda pipeline: [module.to_out[0] for module in modules_of(getattr(pipeline, model), Attention, under)]
+
+
+def text_attentions(pipeline: DiffusionPipeline) -> list[torch.nn.Linear]:
+    """The output projections of the attentions that the context comes from; SDXL leaves each encoder's last one out."""
+    layers = [modules_of(encoder, modeling_clip.CLIPAttention) for encoder in text_encoders(pipeline)]
+    return [layer.out_proj for listed in layers for layer in (listed[:-1] if isinstance(pipeline, recording.XL) else listed)]
+
+
+def without_each(projections: Callable[[DiffusionPipeline], list[torch.nn.Linear]]) -> Callable:
+    """One variant for each attention, by its output projection: that one removed."""
+    return lambda pipeline: [
+        lambda pipe, attention_idx=attention_idx: silenced(projections(pipe)[attention_idx])
+        for attention_idx in range(len(projections(pipeline)))
+    ]
+
+
+def epsilon(select: Callable[[DiffusionPipeline], list[torch.nn.Module]]) -> Callable:
     """Every selected norm's epsilon ten times too large."""
     return lambda pipeline: [lambda pipe: changed(select(pipe), "eps", lambda eps: eps * EPSILON_FACTOR)] if select(pipeline) else []
 
@@ -94,10 +113,10 @@ def resnet_norms(model: torch.nn.Module, under: str = "") -> list[torch.nn.Modul
     return [norm for resnet in modules_of(model, ResnetBlock2D, under) for norm in (resnet.norm1, resnet.norm2)]
 
 
-def clip_activations(pipeline: StableDiffusionPipeline, kind: str) -> list[torch.nn.Module]:
-    """The MLPs of CLIP if its activation is `kind`."""
-    encoder = pipeline.text_encoder
-    return modules_of(encoder, modeling_clip.CLIPMLP) if encoder.config.hidden_act == kind else []
+def clip_activations(pipeline: DiffusionPipeline, kind: str) -> list[torch.nn.Module]:
+    """The MLPs of the text encoders whose activation is `kind`."""
+    chosen = [encoder for encoder in text_encoders(pipeline) if encoder.config.hidden_act == kind]
+    return [module for encoder in chosen for module in modules_of(encoder, modeling_clip.CLIPMLP)]
 
 
 def clip_activation(kind: str, wrong: torch.nn.Module) -> Callable:
@@ -119,8 +138,110 @@ def full_mask(inputs_embeds: torch.Tensor, **_: object) -> torch.Tensor:
     return torch.zeros(1, 1, n_positions, n_positions, dtype=inputs_embeds.dtype)
 
 
+def in_xl(mutate: Mutate, needs: str = "text_encoder_2") -> Callable:
+    """`mutate` where the pipeline is SDXL's and has the part `needs`."""
+    return lambda pipeline: [mutate] if isinstance(pipeline, recording.XL) and getattr(pipeline, needs, None) is not None else []
+
+
+@contextlib.contextmanager
+def encoding(change: Callable[..., tuple]) -> Iterator[None]:
+    """`change(encode_prompt, pipeline, **arguments)` in place of SDXL's encode_prompt."""
+    with contextlib.ExitStack() as stack:
+        for kind in recording.XL:
+            stock = kind.encode_prompt
+            wrong = lambda pipe, stock=stock, **arguments: change(stock, pipe, **arguments)  # noqa: E731
+            stack.enter_context(mock.patch.object(kind, "encode_prompt", wrong))
+        yield
+
+
+def swapped_encoders(encode: Callable[..., tuple], pipe: DiffusionPipeline, **arguments: object) -> tuple:
+    """The second encoder's hidden states before the first's."""
+    prompt, negative, *pooled = encode(pipe, **arguments)
+    width = pipe.text_encoder.config.hidden_size
+    prompt, negative = (context if context is None else torch.roll(context, -width, dims=-1) for context in (prompt, negative))
+    return prompt, negative, *pooled
+
+
+def encoded_negative(encode: Callable[..., tuple], pipe: DiffusionPipeline, **arguments: object) -> tuple:
+    """The empty prompt encoded where there is no negative prompt."""
+    return encode(pipe, **{**arguments, "negative_prompt": arguments["negative_prompt"] or ""})
+
+
+@contextlib.contextmanager
+def hooked(modules: list[torch.nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+    """A forward hook on each module."""
+    hooks = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
+    yield
+    for registered in hooks:
+        registered.remove()
+
+
+def last_layer(_: torch.nn.Module, __: tuple, ___: dict, output: object) -> object:
+    """The last layer's hidden states in place of the last but one's."""
+    output["hidden_states"] = (*output.hidden_states[:-2], output.hidden_states[-1], output.hidden_states[-1])
+    return output
+
+
+def pooled_from(place: Callable[[torch.Tensor], torch.Tensor], normed: bool = True) -> Callable[..., object]:
+    """A hook for the second encoder: the pooled output is taken at `place(position of the first end token)`."""
+
+    def hook(encoder: torch.nn.Module, inputs: tuple, _: dict, output: object) -> object:
+        hidden = output.last_hidden_state if normed else output.hidden_states[-1]
+        position = place(inputs[0].argmax(dim=-1))
+        output["text_embeds"] = encoder.text_projection(hidden[torch.arange(len(hidden)), position])
+        return output
+
+    return hook
+
+
+def pooled_mistake(place: Callable[[torch.Tensor], torch.Tensor], normed: bool = True) -> Callable:
+    """`pooled_from` where there is a second encoder."""
+    return in_xl(lambda pipe: hooked([pipe.text_encoder_2], pooled_from(place, normed)))
+
+
+@contextlib.contextmanager
+def time_ids(pipeline: DiffusionPipeline, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """The UNet gets `change(time_ids)`."""
+
+    def hook(_: torch.nn.Module, inputs: tuple, arguments: dict) -> tuple[tuple, dict]:
+        added = arguments["added_cond_kwargs"]
+        return inputs, {**arguments, "added_cond_kwargs": {**added, "time_ids": change(added["time_ids"])}}
+
+    registered = pipeline.unet.register_forward_pre_hook(hook, with_kwargs=True)
+    yield
+    registered.remove()
+
+
+def width_first(ids: torch.Tensor) -> torch.Tensor:
+    """Every (height, width) and (top, left) the other way round."""
+    return ids[:, [1, 0, 3, 2, 5, 4] if ids.shape[1] == 6 else [1, 0, 3, 2, 4]]
+
+
+@contextlib.contextmanager
+def second_padding(pipeline: DiffusionPipeline) -> Iterator[None]:
+    """The second tokenizer pads as the first does."""
+    stock = pipeline.tokenizer_2.pad_token
+    pipeline.tokenizer_2.pad_token = pipelines.END
+    yield
+    pipeline.tokenizer_2.pad_token = stock
+
+
+@contextlib.contextmanager
+def without_rescale() -> Iterator[None]:
+    """Guidance leaves the standard deviation as it comes."""
+    with contextlib.ExitStack() as stack:
+        for module in (pipeline_stable_diffusion, pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img):
+            stack.enter_context(mock.patch.object(module, "rescale_noise_cfg", lambda guided, *_, **__: guided))
+        yield
+
+
+def is_guided(run: recording.Run) -> bool:
+    """Whether the run has guidance."""
+    return run.cfg_scale > 1
+
+
 MISTAKES = [
-    Mistake("UNet: one attention removed", "last latent", without_each("unet", Attention, lambda module: module.to_out[0])),
+    Mistake("UNet: one attention removed", "last latent", without_each(attentions("unet"))),
     Mistake(
         "UNet: tanh for erf GELU",
         "last latent",
@@ -135,12 +256,49 @@ MISTAKES = [
     ),
     Mistake("UNet: eps x10, layer norms", "last latent", epsilon(lambda pipe: modules_of(pipe.unet, torch.nn.LayerNorm))),
     Mistake("UNet: eps x10, conv_norm_out", "last latent", epsilon(lambda pipe: [pipe.unet.conv_norm_out])),
-    Mistake("CLIP: one attention removed", "context", without_each("text_encoder", modeling_clip.CLIPAttention, lambda module: module.out_proj)),
+    Mistake("CLIP: one attention removed", "context", without_each(text_attentions)),
     Mistake("CLIP: no causal mask", "context", lambda _: [lambda __: mock.patch.object(modeling_clip, "create_causal_mask", full_mask)]),
     Mistake("CLIP: tanh for erf GELU", "context", clip_activation("gelu", torch.nn.GELU(approximate="tanh"))),
     Mistake("CLIP: erf for quick GELU", "context", clip_activation("quick_gelu", torch.nn.GELU())),
-    Mistake("CLIP: eps x10", "context", epsilon(lambda pipe: modules_of(pipe.text_encoder, torch.nn.LayerNorm))),
-    Mistake("VAE decoder: attention removed", "decoded", without_each("vae", Attention, lambda module: module.to_out[0], "decoder")),
+    Mistake("CLIP: eps x10", "context", epsilon(lambda pipe: [norm for encoder in text_encoders(pipe) for norm in modules_of(encoder, torch.nn.LayerNorm)])),
+    Mistake("guidance_rescale ignored", "last latent", lambda _: [lambda __: without_rescale()], lambda run: bool(run.guidance_rescale)),
+    Mistake("SDXL: encoders swapped", "context", in_xl(lambda _: encoding(swapped_encoders), "text_encoder")),
+    Mistake("SDXL: last for last but one layer", "context", in_xl(lambda pipe: hooked(text_encoders(pipe), last_layer))),
+    Mistake("SDXL: second tokenizer pads with the end token", "context", in_xl(second_padding)),
+    Mistake(
+        "SDXL: no negative prompt encoded, not zeros",
+        "context",
+        lambda pipeline: in_xl(lambda _: encoding(encoded_negative))(pipeline) if pipeline.config.get("force_zeros_for_empty_prompt") else [],
+        lambda run: is_guided(run) and run.negative_prompt is None,
+    ),
+    Mistake("SDXL: pooled at the last position", "pooled", pooled_mistake(lambda end: torch.full_like(end, -1))),
+    Mistake("SDXL: pooled before the end token", "pooled", pooled_mistake(lambda end: end - 1)),
+    Mistake("SDXL: pooled without the final norm", "pooled", pooled_mistake(lambda end: end, normed=False)),
+    Mistake(
+        "SDXL: last attention of the second encoder removed",
+        "pooled",
+        in_xl(lambda pipe: silenced(modules_of(pipe.text_encoder_2, modeling_clip.CLIPAttention)[-1].out_proj)),
+    ),
+    Mistake("SDXL: no added embedding", "last latent", in_xl(lambda pipe: silenced(pipe.unet.add_embedding))),
+    Mistake("SDXL: time ids, width before height", "last latent", in_xl(lambda pipe: time_ids(pipe, width_first))),
+    Mistake(
+        "SDXL: time ids, target before original",
+        "last latent",
+        in_xl(lambda pipe: time_ids(pipe, lambda ids: ids[:, [4, 5, 2, 3, 0, 1]]), "text_encoder"),
+        lambda run: run.original_size != run.target_size,
+    ),
+    Mistake(
+        "SDXL: time ids, crop before original",
+        "last latent",
+        in_xl(lambda pipe: time_ids(pipe, lambda ids: ids[:, [2, 3, 0, 1, *range(4, ids.shape[1])]])),
+    ),
+    Mistake(
+        "SDXL refiner: aesthetic scores swapped",
+        "last latent",
+        lambda pipeline: in_xl(lambda pipe: time_ids(pipe, lambda ids: ids.flip(0)))(pipeline) if pipeline.config.get("requires_aesthetics_score") else [],
+        is_guided,
+    ),
+    Mistake("VAE decoder: attention removed", "decoded", without_each(attentions("vae", "decoder"))),
     Mistake("VAE decoder: eps x10, resnets", "decoded", epsilon(lambda pipe: resnet_norms(pipe.vae.decoder))),
     Mistake(
         "VAE decoder: eps x10, attention",
@@ -148,7 +306,7 @@ MISTAKES = [
         epsilon(lambda pipe: [module.group_norm for module in modules_of(pipe.vae, Attention, "decoder")]),
     ),
     Mistake("VAE decoder: eps x10, conv_norm_out", "decoded", epsilon(lambda pipe: [pipe.vae.decoder.conv_norm_out])),
-    Mistake("VAE encoder: attention removed", "encoded", without_each("vae", Attention, lambda module: module.to_out[0], "encoder")),
+    Mistake("VAE encoder: attention removed", "encoded", without_each(attentions("vae", "encoder"))),
     Mistake("VAE encoder: eps x10, resnets", "encoded", epsilon(lambda pipe: resnet_norms(pipe.vae.encoder))),
     Mistake(
         "VAE encoder: eps x10, attention",
@@ -160,7 +318,7 @@ MISTAKES = [
 
 
 @contextlib.contextmanager
-def stored_as_f16(pipeline: StableDiffusionPipeline) -> Iterator[None]:
+def stored_as_f16(pipeline: DiffusionPipeline) -> Iterator[None]:
     """Round the output of every layer, attention and block to f16."""
     kinds = (
         torch.nn.Linear,
@@ -180,19 +338,17 @@ def stored_as_f16(pipeline: StableDiffusionPipeline) -> Iterator[None]:
     def to_f16(_: torch.nn.Module, __: object, output: object) -> object:
         return output.half().float() if isinstance(output, torch.Tensor) else output
 
-    models = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
-    hooks = [module.register_forward_hook(to_f16) for model in models for module in modules_of(model, kinds)]
+    hooks = [module.register_forward_hook(to_f16) for model in networks(pipeline).values() for module in modules_of(model, kinds)]
     yield
     for hook in hooks:
         hook.remove()
 
 
-def rounded_weights(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+def rounded_weights(pipeline: DiffusionPipeline) -> DiffusionPipeline:
     """A copy with the weights rounded to f16."""
-    parts = {name: copy.deepcopy(part) for name, part in pipeline.components.items() if name in ("unet", "vae", "text_encoder")}
-    made = StableDiffusionPipeline(**{**pipeline.components, **parts}, requires_safety_checker=False)
-    for part in parts.values():
-        part.half().float()
+    made = copy.deepcopy(pipeline)
+    for network in networks(made).values():
+        network.half().float()
     return made
 
 
@@ -214,7 +370,7 @@ def stage(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor | None:
     return tensors.get(name)
 
 
-STAGES = ("context", "encoded", "last latent", "image", "decoded")
+STAGES = ("context", "pooled", "encoded", "last latent", "image", "decoded")
 
 
 class Fixture:
@@ -226,11 +382,15 @@ class Fixture:
         self.variant = pipelines.PIPELINES[name].storage.variant
         self.run = recording.read_run(self.folder)
         self.recorded = load_file(self.folder / "reference.safetensors")
-        self.pipeline = recording.load(self.model, variant=self.variant)
+        self.pipeline, self.refiner = self.load(torch.float32)
 
-    def repeat(self, pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    def load(self, dtype: torch.dtype) -> tuple[DiffusionPipeline, DiffusionPipeline | None]:
+        """The run's pipeline and its refiner."""
+        return recording.load_for(self.run, self.folder, self.model, dtype, self.variant)
+
+    def repeat(self, pipeline: DiffusionPipeline, refiner: DiffusionPipeline | None) -> dict[str, torch.Tensor]:
         """Run again, on `pipeline`; `decoded` is the image from the recorded last latent, which shows the VAE alone."""
-        tensors = recording.record(pipeline, self.model, self.folder, self.run)
+        tensors = recording.record(pipeline, self.model, self.folder, self.run, refiner)
         last = stage(self.recorded, "last latent").to(pipeline.dtype)
         with torch.no_grad():
             decoded = pipeline.vae.decode(last / pipeline.vae.config.scaling_factor).sample[0]
@@ -244,21 +404,26 @@ class Fixture:
         """The smallest NMSE among the mistake's variants; None where it cannot be made or its stage was not recorded."""
         reference = self.reference(mistake.stage)
         costs = []
-        if reference is not None:
+        if reference is not None and mistake.applies(self.run):
             for mutate in mistake.variants(self.pipeline):
                 with mutate(self.pipeline):
-                    costs.append(recording.nmse(stage(self.repeat(self.pipeline), mistake.stage), reference))
+                    costs.append(recording.nmse(stage(self.repeat(self.pipeline, self.refiner), mistake.stage), reference))
         return min(costs, default=None)
 
     def rounding(self) -> dict[tuple[str, str], float]:
         """(row, stage) -> NMSE of the runs that are no mistakes."""
-        repeats = {"same run again": self.repeat(self.pipeline)}
-        double = recording.load(self.model, torch.float64, self.variant)
+        repeats = {"same run again": self.repeat(self.pipeline, self.refiner)}
+        double = self.load(torch.float64)
+        for pipeline in filter(None, double):
+            # image-to-image would encode in f32
+            pipeline.vae.register_to_config(force_upcast=False)
         with mock.patch.object(embeddings, "get_timestep_embedding", exact_timestep_embedding):
-            repeats["f64"] = self.repeat(double)
-        half = rounded_weights(self.pipeline)
-        with stored_as_f16(half):
-            repeats["f16 storage"] = self.repeat(half)
+            repeats["f64"] = self.repeat(*double)
+        half = [pipeline and rounded_weights(pipeline) for pipeline in (self.pipeline, self.refiner)]
+        with contextlib.ExitStack() as stack:
+            for pipeline in filter(None, half):
+                stack.enter_context(stored_as_f16(pipeline))
+            repeats["f16 storage"] = self.repeat(*half)
         return {
             (row, name): recording.nmse(stage(tensors, name), reference)
             for row, tensors in repeats.items()

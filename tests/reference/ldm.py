@@ -1,16 +1,30 @@
-"""Names of Stable Diffusion 1.x tensors in the original (ldm) single-file checkpoints, from diffusers' names.
+"""Names of Stable Diffusion and SDXL tensors in the original single-file checkpoints, from diffusers' names.
 
-The inverse of diffusers' own conversion (diffusers.loaders.single_file_utils): the layout of ldm's
-openaimodel.UNetModel and AutoencoderKL.
+usage: make.py ldm [NAME ...]        check every tiny pipeline's names against diffusers' own conversion
+
+The inverse of diffusers.loaders.single_file_utils: the layout of ldm's and sgm's openaimodel.UNetModel and
+AutoencoderKL, and of OpenCLIP's text transformer.
 """
 
+import pathlib
 import re
+import sys
+import tempfile
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+import pipelines
+import recording
 
 UNET_TOP = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -25,6 +39,18 @@ UNET_RESNET = {
 }
 VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+# diffusers before 0.18
+VAE_ATTENTION |= {"query": "q", "key": "k", "value": "v", "proj_attn": "proj_out"}
+OPEN_CLIP_TOP = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+OPEN_CLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
+LOGIT_SCALE = 4.6052  # log 100, where CLIP's training clips it; nothing here reads it
+
+State = dict[str, torch.Tensor]
 
 
 def split_parameter(name: str) -> tuple[str, str]:
@@ -33,8 +59,16 @@ def split_parameter(name: str) -> tuple[str, str]:
     return module, parameter
 
 
-def unet_module(module: str, layers_per_block: int) -> str:
-    """ldm's path below `model.diffusion_model.` of one of UNet2DConditionModel's modules."""
+def count(names: State, pattern: str) -> int:
+    """One more than the largest number that `pattern`'s group matches at the start of a name."""
+    return 1 + max((int(part[1]) for name in names if (part := re.match(pattern, name))), default=-1)
+
+
+def unet_module(module: str, layers_per_block: int, has_attention: list[bool]) -> str:
+    """ldm's path below `model.diffusion_model.` of one of UNet2DConditionModel's modules.
+
+    `has_attention`: of each up block, coarsest first.
+    """
     if module in UNET_TOP:
         return UNET_TOP[module]
     if part := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", module):
@@ -50,8 +84,8 @@ def unet_module(module: str, layers_per_block: int) -> str:
             return f"input_blocks.{(block_idx + 1) * stride}.0.op"
         place = f"input_blocks.{1 + block_idx * stride + layer_idx}"
     elif kind == "upsamplers":
-        # behind the attention where the block has one: in SD 1.x all but the first
-        return f"output_blocks.{block_idx * stride + layers_per_block}.{1 if block_idx == 0 else 2}.conv"
+        # behind the attention where the block has one
+        return f"output_blocks.{block_idx * stride + layers_per_block}.{2 if has_attention[block_idx] else 1}.conv"
     else:
         place = f"output_blocks.{block_idx * stride + layer_idx}"
     return f"{place}.0.{UNET_RESNET[rest]}" if kind == "resnets" else f"{place}.1.{rest}"
@@ -75,25 +109,122 @@ def vae_module(module: str, n_blocks: int) -> str:
     return module.replace("conv_norm_out", "norm_out")
 
 
-def single_file(
-    unet: dict[str, torch.Tensor],
-    vae: dict[str, torch.Tensor],
-    text_encoder: dict[str, torch.Tensor],
-    alphas_cumprod: torch.Tensor,
-) -> dict[str, torch.Tensor]:
-    """State dicts under diffusers' names -> one state dict under ldm's, for SD 1.x (two resnets a block, four blocks)."""
-    checkpoint = {"alphas_cumprod": alphas_cumprod}
-    for name, tensor in unet.items():
+def unet(state: State) -> State:
+    """The UNet's tensors under ldm's whole names."""
+    layers_per_block = count(state, r"down_blocks\.0\.resnets\.(\d+)")
+    n_blocks = count(state, r"up_blocks\.(\d+)")
+    has_attention = [any(name.startswith(f"up_blocks.{block_idx}.attentions.") for name in state) for block_idx in range(n_blocks)]
+    renamed = {}
+    for name, tensor in state.items():
         module, parameter = split_parameter(name)
-        checkpoint[f"model.diffusion_model.{unet_module(module, 2)}.{parameter}"] = tensor
-    for name, tensor in vae.items():
+        renamed[f"model.diffusion_model.{unet_module(module, layers_per_block, has_attention)}.{parameter}"] = tensor
+    return renamed
+
+
+def vae(state: State) -> State:
+    """The VAE's tensors under ldm's whole names."""
+    n_blocks = count(state, r"decoder\.up_blocks\.(\d+)")
+    renamed = {}
+    for name, tensor in state.items():
         module, parameter = split_parameter(name)
-        path = vae_module(module, 4)
+        path = vae_module(module, n_blocks)
         if ".attn_1." in path and parameter == "weight" and tensor.ndim == 2:
             tensor = tensor[:, :, None, None]  # [O, I, 1, 1]: ldm's projections are 1x1 convolutions
-        checkpoint[f"first_stage_model.{path}.{parameter}"] = tensor
-    for name, tensor in text_encoder.items():
-        checkpoint[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
-    n_positions = text_encoder["embeddings.position_embedding.weight"].shape[0]
-    checkpoint["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(n_positions)[None]
+        renamed[f"first_stage_model.{path}.{parameter}"] = tensor
+    return renamed
+
+
+def clip(state: State, prefix: str) -> State:
+    """A text encoder as transformers before 5 named it: SD 1.x's and SDXL's first."""
+    renamed = {f"{prefix}transformer.text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in state.items()}
+    n_positions = renamed[f"{prefix}transformer.text_model.embeddings.position_embedding.weight"].shape[0]
+    return {**renamed, f"{prefix}transformer.text_model.embeddings.position_ids": torch.arange(n_positions)[None]}
+
+
+def open_clip(state: State, prefix: str) -> State:
+    """A text encoder under OpenCLIP's names: SD 2.x's and SDXL's second.
+
+    One matrix for query, key and value; the projection is [width, projection_dim], transposed to transformers'. Where
+    `state` has no projection, as in SD 2.x's folders, the identity stands for the one that the file has.
+    """
+    state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    width = state["final_layer_norm.weight"].shape[0]
+    dtype = state["final_layer_norm.weight"].dtype
+    projection = state.pop("text_projection.weight", torch.eye(width, dtype=dtype))
+    renamed = {f"{prefix}model.text_projection": projection.T, f"{prefix}model.logit_scale": torch.tensor(LOGIT_SCALE, dtype=dtype)}
+    for name, tensor in state.items():
+        if name in OPEN_CLIP_TOP:
+            renamed[f"{prefix}model.{OPEN_CLIP_TOP[name]}"] = tensor
+            continue
+        layer_idx, module, parameter = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name).groups()
+        place = f"{prefix}model.transformer.resblocks.{layer_idx}"
+        if module in OPEN_CLIP_LAYER:
+            renamed[f"{place}.{OPEN_CLIP_LAYER[module]}.{parameter}"] = tensor
+        elif module == "self_attn.q_proj":
+            fused = [state[f"encoder.layers.{layer_idx}.self_attn.{kind}_proj.{parameter}"] for kind in "qkv"]
+            renamed[f"{place}.attn.in_proj_{parameter}"] = torch.cat(fused)
+        else:
+            assert module in ("self_attn.k_proj", "self_attn.v_proj"), name
+    return renamed
+
+
+def single_file(parts: dict[str, State]) -> State:
+    """State dicts by their diffusers folders' names -> one state dict under the original names.
+
+    SDXL where there is a `text_encoder_2`; else SD 2.x where the UNet's projections are linear, and SD 1.x.
+    """
+    checkpoint = {**unet(parts["unet"]), **vae(parts["vae"])}
+    first, second = parts.get("text_encoder"), parts.get("text_encoder_2")
+    if second is not None:
+        checkpoint |= clip(first, "conditioner.embedders.0.") if first is not None else {}
+        checkpoint |= open_clip(second, f"conditioner.embedders.{0 if first is None else 1}.")
+    elif parts["unet"]["mid_block.attentions.0.proj_in.weight"].ndim == 2:
+        checkpoint |= open_clip(first, "cond_stage_model.")
+    else:
+        checkpoint |= clip(first, "cond_stage_model.")
     return {name: tensor.contiguous() for name, tensor in checkpoint.items()}
+
+
+def read_parts(model: pathlib.Path) -> dict[str, State]:
+    """The weights in a diffusers folder, by their folders' names; tensors are mapped from the files."""
+    parts: dict[str, State] = {}
+    for path in sorted(model.glob("*/*.safetensors")):
+        parts.setdefault(path.parent.name, {}).update(load_file(path))
+    for name, part in parts.items():
+        parts[name] = {key: tensor for key, tensor in part.items() if not key.endswith("position_ids")}
+    return parts
+
+
+def check(model: pathlib.Path, path: pathlib.Path, variant: str | None = None) -> None:
+    """Fail unless diffusers reads the single file at `path` as the weights in the folder `model`; one part after the other."""
+    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    for name, kind in kinds.items():
+        if not (model / name).is_dir():
+            continue
+        expected = kind.from_pretrained(model / name, variant=variant, dtype="auto", local_files_only=True)
+        if name.startswith("text"):
+            read = create_diffusers_clip_model_from_ldm(
+                kind, load_file(path), subfolder=name, config=str(model), torch_dtype=expected.dtype, local_files_only=True
+            )
+        else:
+            read = kind.from_single_file(path, config=str(model), subfolder=name, dtype=expected.dtype, local_files_only=True)
+        found = read.state_dict()
+        assert expected.state_dict().keys() == found.keys(), name
+        for key, tensor in expected.state_dict().items():
+            assert tensor.dtype == found[key].dtype and torch.equal(tensor, found[key]), f"{name}: {key}"
+
+
+def main() -> int:
+    recording.deterministic()
+    for name in sys.argv[1:] or list(pipelines.PIPELINES):
+        model = pipelines.FIXTURES / name / "model"
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.safetensors"
+            save_file(single_file(read_parts(model)), path)
+            check(model, path, pipelines.PIPELINES[name].storage.variant)
+        print(f"{name}: diffusers reads the same weights from one file", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,8 @@ usage: make.py COMMAND [ARGUMENT ...]
     make.py blocks                 intermediate tensors of three of them   -> ../fixtures/blocks
     make.py samplers|noise|tokenizer ...   see the script of that name
     make.py controls [NAME ...]    print what deliberate mistakes cost, measured on the fixtures
-    make.py sd15 DIR               Stable Diffusion 1.5 at its real size with random weights, and one recorded run
+    make.py ldm [NAME ...]         check the names of single files on the tiny pipelines
+    make.py sd15|sd2|sdxl DIR      Stable Diffusion 1.5, 2.1 or SDXL base at its real size with random weights, and recorded runs
     make.py all                    everything that is committed
 
 Each command is the script of the same name in this folder, run in a process of its own: the scripts choose
@@ -20,7 +21,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 COMMITTED = ("tokenizer", "noise", "samplers", "pipelines", "blocks")
-COMMANDS = (*COMMITTED, "controls", "sd15")
+COMMANDS = (*COMMITTED, "controls", "ldm", "sd15", "sd2", "sdxl")
 
 
 def run(command: str, arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 usage: make.py pipelines [NAME ...]
 
     ../fixtures/pipelines/NAME/model/            an ordinary diffusers folder
+    ../fixtures/pipelines/NAME/vae/              for the runs that replace the model's VAE
     ../fixtures/pipelines/NAME/RUN/              reference.json, reference.safetensors, init.png for image-to-image
 
 README.md lists what each pipeline varies.
@@ -15,10 +16,17 @@ import shutil
 import sys
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import bpe
 import recording
@@ -27,6 +35,8 @@ from weights import Scales, randomize
 
 FIXTURES = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "pipelines"
 N_MERGES = 120
+END = "<|endoftext|>"
+PAD_2 = "!"  # of SD 2.x and of SDXL's second tokenizer
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 SD1_BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
@@ -45,6 +55,23 @@ SD2_SCHEDULER = dict(
     skip_prk_steps=True,
     trained_betas=None,
 )
+# as SDXL base and the refiner ship it
+SDXL_SCHEDULER = dict(
+    SD1_BETAS,
+    _class_name="EulerDiscreteScheduler",
+    clip_sample=False,
+    interpolation_type="linear",
+    prediction_type="epsilon",
+    sample_max_value=1.0,
+    set_alpha_to_one=False,
+    skip_prk_steps=True,
+    steps_offset=1,
+    timestep_spacing="leading",
+    trained_betas=None,
+    use_karras_sigmas=False,
+)
+# SD-Turbo ships this, SDXL-Turbo the same with the ancestral scheduler's name
+TURBO_SCHEDULER = dict(SDXL_SCHEDULER, timestep_spacing="trailing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +80,7 @@ class Storage:
 
     `dtype`: f32, f16 or bf16; `variant`: infix of the weight files' names; `shard_size`: of the UNet, with an
     index.json; `text_prefix`: `text_model.` before CLIP's names and position_ids among them, as transformers before 5
-    wrote it; `tokenizer_json`: tokenizer.json instead of vocab.json and merges.txt; `vae_query_names`: the VAE's
+    wrote it; `special_tokens_map`: special_tokens_map.json has the padding token, as in the folders of SD 2.x and SDXL; `tokenizer_json`: tokenizer.json instead of vocab.json and merges.txt; `vae_query_names`: the VAE's
     attention under the names of diffusers before 0.18 (query, key, value, proj_attn), as SD 1.5's folder has it.
     """
 
@@ -61,6 +88,7 @@ class Storage:
     variant: str | None = None
     shard_size: str | None = None
     text_prefix: bool = False
+    special_tokens_map: bool = False
     tokenizer_json: bool = False
     vae_query_names: bool = False
 
@@ -69,16 +97,27 @@ class Storage:
 class Pipeline:
     """A tiny pipeline: keyword arguments of the models, their storage, and the runs to record by folder name.
 
-    `latent_rms`: about the rms of the runs' last latents, which the decoder's weights are scaled for.
+    `latent_rms`: about the rms of the runs' last latents, which the decoder's weights are scaled for; `context_rms`: the same for cross attention; `unet_scales`: what else its weights aim at. `text_2`: SDXL's second
+    encoder; a refiner has no first. `pad`, `pad_2`: the tokenizers' padding; `legacy_ids`: the encoders' configs name the special tokens 0, 2 and 1, as transformers before 4.31
+    wrote them; `options`: other keys of model_index.json; `vae_of`: the pipeline whose VAE this one has; `other_vae`: arguments of the VAE in the folder `vae`.
     """
 
     unet: dict
     vae: dict
-    text: dict
+    text: dict | None
     scheduler: dict
     runs: dict[str, Run]
     latent_rms: float
     storage: Storage = Storage()
+    text_2: dict | None = None
+    context_rms: float = 1.0
+    unet_scales: dict = dataclasses.field(default_factory=dict)
+    pad: str = END
+    pad_2: str = PAD_2
+    legacy_ids: bool = False
+    options: dict = dataclasses.field(default_factory=dict)
+    vae_of: str | None = None
+    other_vae: dict | None = None
 
 
 def unet(channels: tuple[int, ...], attention: tuple[bool, ...], **config: object) -> dict:
@@ -110,10 +149,23 @@ def text(width: int, n_heads: int, n_layers: int, n_positions: int, activation: 
         num_hidden_layers=n_layers,
         max_position_embeddings=n_positions,
         hidden_act=activation,
-        projection_dim=width,
-        **{"intermediate_size": 4 * width, **config},
+        **{"intermediate_size": 4 * width, "projection_dim": width, **config},
     )
 
+
+def text_time(dim: int, pooled: int, n_ids: int) -> dict:
+    """UNet2DConditionModel's arguments for SDXL: linear projections, and an embedding of `pooled` numbers and `n_ids` sizes or scores of `dim` each."""
+    return dict(
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=dim,
+        projection_class_embeddings_input_dim=pooled + n_ids * dim,
+    )
+
+
+# the zeros that stand for a negative prompt leave cross attention without an anchor: sharper layers in such number are chaotic
+SOFT = dict(logits=0.7, gelu=0.8)
+REFINER = dict(refiner="../../sdxl_refiner/model")
 
 PIPELINES: dict[str, Pipeline] = {
     # Stable Diffusion 1.x's layout: four levels, the last without attention; latents of 8x8 shrink to one pixel
@@ -275,50 +327,296 @@ PIPELINES: dict[str, Pipeline] = {
             "dpmpp_2m": Run("old paper, pencil sketch", "oil", 16, 16, 5, 4.0, "dpm++2m", "discrete", 21),
         },
     ),
+    # SD 2.x with odd head counts a level and latents of 9x7; "!" pads, by special_tokens_map.json alone
+    "sd2_odd_heads": Pipeline(
+        unet=unet((12, 20), (True, True), attention_head_dim=(3, 5), cross_attention_dim=40, norm_num_groups=4, use_linear_projection=True),
+        vae=vae((8, 8, 16, 16), scaling_factor=0.18215),
+        text=text(40, 5, 4, 20, "gelu"),
+        scheduler=SD2_SCHEDULER,
+        storage=Storage(special_tokens_map=True),
+        pad=PAD_2,
+        latent_rms=1.0,
+        runs={
+            "euler": Run("a bright window in the garden", "dark", 72, 56, 5, 4.0, "euler", "discrete", 22),
+            "dpmpp_2m": Run("an old boat", None, 72, 56, 6, 3.0, "dpm++2m", "discrete", 23),
+            "ddim_rescale": Run("a round stone", "paper", 56, 72, 5, 7.5, "ddim", "discrete", 24, guidance_rescale=0.7),
+            "dpmpp_2m_karras_img2img": Run("snow", "", 72, 56, 6, 3.0, "dpm++2m", "karras", 25, "init.png", 0.7),
+        },
+    ),
+    # SD-Turbo: trailing spacing, an epsilon prediction, one step or four, no guidance
+    "sd_turbo": Pipeline(
+        unet=unet((16, 24, 24), (True, True, False), attention_head_dim=(2, 3, 3), cross_attention_dim=32, use_linear_projection=True),
+        vae=vae((8, 16, 16), scaling_factor=0.18215),
+        text=text(32, 4, 3, 16, "gelu"),
+        scheduler=TURBO_SCHEDULER,
+        pad=PAD_2,
+        latent_rms=5.0,
+        runs={
+            "euler_1_step": Run("a yellow house at night", None, 24, 40, 1, 1.0, "euler", "discrete", 26),
+            "euler_4_steps": Run("a yellow house at night", None, 24, 40, 4, 1.0, "euler", "discrete", 27),
+            "euler_a_1_step": Run("three dogs", None, 40, 24, 1, 1.0, "euler_a", "discrete", 28),
+            "euler_a_4_steps": Run("three dogs", None, 40, 24, 4, 0.0, "euler_a", "discrete", 29),
+            "euler_1_step_img2img": Run("a yellow house", None, 24, 40, 2, 1.0, "euler", "discrete", 30, "init.png", 0.5),
+        },
+    ),
+    # SDXL base's layout: the finest level without attention, depths 1, 2 and 3, head counts per level; latents of 9x7
+    "sdxl_layout": Pipeline(
+        unet=unet(
+            (8, 12, 20),
+            (False, True, True),
+            layers_per_block=2,
+            attention_head_dim=(1, 3, 5),
+            transformer_layers_per_block=(1, 2, 3),
+            cross_attention_dim=24 + 32,
+            norm_num_groups=4,
+            **text_time(8, 20, 6),
+        ),
+        vae=vae((8, 8, 16, 16), scaling_factor=0.13025),
+        text=text(24, 3, 3, 24, "quick_gelu"),
+        text_2=text(32, 4, 4, 24, "gelu", projection_dim=20),
+        scheduler=SDXL_SCHEDULER,
+        storage=Storage(special_tokens_map=True),
+        context_rms=0.2,
+        unet_scales=SOFT,
+        legacy_ids=True,
+        options=dict(force_zeros_for_empty_prompt=True),
+        latent_rms=6.0,
+        runs={
+            "euler": Run("a lighthouse at dusk, oil painting", None, 72, 56, 5, 5.0, "euler", "discrete", 31),
+            "dpmpp_2m_karras": Run(
+                "a red apple", "blurry", 72, 56, 6, 4.0, "dpm++2m", "karras", 32, original_size=(600, 800), crop=(3, 40), target_size=(64, 96)
+            ),
+            "ddim_rescale": Run("a cat and a dog", "", 56, 72, 5, 7.5, "ddim", "discrete", 33, guidance_rescale=0.7),
+            "euler_a_img2img": Run("a red apple", "small, ugly", 72, 56, 6, 4.0, "euler_a", "discrete", 34, "init.png", 0.7, crop=(0, 8)),
+            "euler_refiner": Run("a wooden boat in the rain", None, 72, 56, 8, 5.0, "euler", "discrete", 35, **REFINER, refiner_start=0.6),
+            "dpmpp_2m_refiner": Run(
+                "the moon", "sun", 72, 56, 10, 4.0, "dpm++2m", "discrete", 36, crop=(5, 0), aesthetic_score=7.5, **REFINER, refiner_start=0.5
+            ),
+            "ddim_refiner": Run("a wooden boat", "", 56, 72, 6, 4.0, "ddim", "discrete", 37, **REFINER, refiner_start=0.8),
+            "euler_a_karras_refiner": Run(
+                "a river", None, 72, 56, 7, 3.0, "euler_a", "karras", 38, **REFINER, refiner_start=0.5, negative_aesthetic_score=1.0
+            ),
+            "euler_refiner_img2img": Run(
+                "a green tree", "", 72, 56, 9, 3.0, "euler", "discrete", 39, "init.png", 0.8, **REFINER, refiner_start=0.7
+            ),
+        },
+    ),
+    # a v prediction with zero terminal SNR, the empty prompt encoded, the end token's own id, every level with attention
+    "sdxl_v_prediction": Pipeline(
+        unet=unet(
+            (12, 20),
+            (True, True),
+            attention_head_dim=(3, 1),
+            transformer_layers_per_block=(2, 1),
+            cross_attention_dim=20 + 24,
+            norm_num_groups=4,
+            **text_time(16, 28, 6),
+        ),
+        vae=vae((8, 8, 16, 16), scaling_factor=0.13025, force_upcast=False),
+        text=text(20, 5, 2, 16, "quick_gelu"),
+        text_2=text(24, 3, 3, 16, "gelu", projection_dim=28),
+        scheduler=dict(
+            SD1_BETAS,
+            _class_name="EulerDiscreteScheduler",
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        context_rms=0.2,
+        unet_scales=SOFT,
+        options=dict(force_zeros_for_empty_prompt=False),
+        latent_rms=1.0,
+        runs={
+            "ddim_rescale": Run("a dark mountain", None, 56, 40, 6, 5.0, "ddim", "discrete", 40, guidance_rescale=0.7),
+            # from the last timestep on Euler cancels sigmas of 4096 in f32
+            "euler_img2img": Run("a dark mountain", "paper", 56, 40, 6, 4.0, "euler", "discrete", 41, "init.png", 0.8, target_size=(10, 300)),
+            "dpmpp_2m": Run("black shadow on white snow", "", 40, 56, 6, 3.0, "dpm++2m", "discrete", 42, original_size=(1024, 7)),
+            "euler_a_img2img": Run("a star", "", 56, 40, 6, 3.0, "euler_a", "discrete", 43, "init.png", 0.8),
+        },
+    ),
+    # SDXL-Turbo: trailing spacing, one step or four, no guidance
+    "sdxl_turbo": Pipeline(
+        unet=unet(
+            (8, 16, 16),
+            (False, True, True),
+            attention_head_dim=(1, 2, 4),
+            transformer_layers_per_block=(1, 1, 2),
+            cross_attention_dim=16 + 24,
+            **text_time(8, 16, 6),
+        ),
+        vae=vae((8, 16, 16), scaling_factor=0.13025, norm_num_groups=8),
+        text=text(16, 1, 2, 12, "quick_gelu"),
+        text_2=text(24, 2, 2, 12, "gelu", projection_dim=16),
+        scheduler=dict(TURBO_SCHEDULER, _class_name="EulerAncestralDiscreteScheduler"),
+        context_rms=0.2,
+        unet_scales=SOFT,
+        legacy_ids=True,
+        options=dict(force_zeros_for_empty_prompt=True),
+        latent_rms=5.0,
+        runs={
+            "euler_a_1_step": Run("a big blue fish", None, 40, 24, 1, 1.0, "euler_a", "discrete", 44),
+            "euler_a_4_steps": Run("a big blue fish in the water at night, photograph of the river", None, 40, 24, 4, 0.0, "euler_a", "discrete", 45),
+            "euler_4_steps": Run("a big blue fish", None, 24, 40, 4, 1.0, "euler", "discrete", 46),
+            "euler_a_1_step_img2img": Run("a fish", None, 40, 24, 2, 1.0, "euler_a", "discrete", 47, "init.png", 0.5),
+        },
+    ),
+    # four levels, one depth and one head count for all, no attention in the last; the files are an fp16 variant; another VAE
+    "sdxl_vae": Pipeline(
+        unet=unet(
+            (12, 12, 12, 12),
+            (True, True, True, False),
+            attention_head_dim=3,
+            transformer_layers_per_block=2,
+            cross_attention_dim=24 + 20,
+            norm_num_groups=3,
+            **text_time(6, 32, 6),
+        ),
+        vae=vae((8, 16), scaling_factor=0.13025, norm_num_groups=8),
+        text=text(24, 3, 2, 16, "quick_gelu"),
+        text_2=text(20, 5, 3, 16, "gelu", projection_dim=32),
+        scheduler=dict(SD1_BETAS, _class_name="DPMSolverMultistepScheduler", timestep_spacing="trailing", use_karras_sigmas=True),
+        storage=Storage(variant="fp16"),
+        context_rms=0.2,
+        unet_scales=SOFT,
+        options=dict(force_zeros_for_empty_prompt=True),
+        latent_rms=10.0,
+        runs={
+            "dpmpp_2m_karras": Run("a glass house", "glass", 40, 24, 5, 4.0, "dpm++2m", "karras", 48),
+            "euler_other_vae": Run("a glass house", None, 40, 24, 5, 3.0, "euler", "discrete", 49, vae="../vae"),
+            "dpmpp_2m_other_vae_img2img": Run("a glass house", "", 40, 24, 7, 3.0, "dpm++2m", "discrete", 50, "init.png", 0.7, vae="../vae"),
+        },
+        other_vae=vae((10, 20), scaling_factor=0.4, norm_num_groups=5, layers_per_block=2, force_upcast=False),
+    ),
+    # the refiner of sdxl_layout: the second encoder alone, the middle two of four levels with attention, aesthetic scores
+    "sdxl_refiner": Pipeline(
+        unet=unet(
+            (8, 12, 16, 16),
+            (False, True, True, False),
+            attention_head_dim=(1, 3, 2, 2),
+            transformer_layers_per_block=2,
+            cross_attention_dim=28,
+            norm_num_groups=4,
+            **text_time(8, 24, 5),
+        ),
+        vae=vae((8, 8, 16, 16), scaling_factor=0.13025),
+        text=None,
+        text_2=text(28, 7, 3, 24, "gelu", projection_dim=24),
+        scheduler=SDXL_SCHEDULER,
+        context_rms=0.2,
+        unet_scales=SOFT,
+        legacy_ids=True,
+        options=dict(force_zeros_for_empty_prompt=False, requires_aesthetics_score=True),
+        vae_of="sdxl_layout",
+        latent_rms=6.0,
+        runs={
+            "euler_img2img": Run("a red apple", None, 72, 56, 6, 4.0, "euler", "discrete", 51, "init.png", 0.7),
+            "dpmpp_2m_karras_img2img": Run(
+                "a red apple",
+                "blurry",
+                56,
+                72,
+                7,
+                4.0,
+                "dpm++2m",
+                "karras",
+                52,
+                "init.png",
+                0.7,
+                original_size=(90, 70),
+                crop=(2, 30),
+                aesthetic_score=7.0,
+                negative_aesthetic_score=3.0,
+            ),
+        },
+    ),
 }
 
 
+def write_tokenizer(folder: pathlib.Path, n_positions: int, pad: str, storage: Storage) -> CLIPTokenizer:
+    """One of a pipeline's tokenizers, as its storage says."""
+    bpe.write(folder, N_MERGES, n_positions)
+    files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+    return CLIPTokenizer(*files, model_max_length=n_positions, pad_token=pad)
+
+
+def encoder_config(arguments: dict, tokenizer: CLIPTokenizer, legacy_ids: bool) -> CLIPTextConfig:
+    """The text encoder's config for `tokenizer`."""
+    ids = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    if legacy_ids:
+        ids = dict(bos_token_id=0, eos_token_id=2, pad_token_id=1)
+    return CLIPTextConfig(**arguments, vocab_size=len(tokenizer), **ids)
+
+
 def build(pipeline: Pipeline, folder: pathlib.Path, seed: int) -> None:
-    """Write the diffusers folder."""
-    tokenizer = bpe.write(folder / "tokenizer", N_MERGES, pipeline.text["max_position_embeddings"])
-    special = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    parts = {
-        "unet": UNet2DConditionModel(**pipeline.unet),
-        "vae": AutoencoderKL(**pipeline.vae),
-        "text_encoder": CLIPTextModel(CLIPTextConfig(**pipeline.text, vocab_size=len(tokenizer), **special)),
-    }
-    scaling_factor = pipeline.vae["scaling_factor"]
-    scales = Scales(latent=pipeline.latent_rms / scaling_factor, encoded=1 / scaling_factor)
+    """Write the diffusers folder `folder`/model, and `folder`/vae where there is another."""
+    model, storage = folder / "model", pipeline.storage
+    tokenizers: dict[str, CLIPTokenizer | None] = {"tokenizer": None}
+    parts: dict[str, torch.nn.Module | None] = {"unet": UNet2DConditionModel(**pipeline.unet), "vae": AutoencoderKL(**pipeline.vae), "text_encoder": None}
+    if pipeline.text:
+        tokenizer = write_tokenizer(model / "tokenizer", pipeline.text["max_position_embeddings"], pipeline.pad, storage)
+        tokenizers["tokenizer"] = tokenizer
+        parts["text_encoder"] = CLIPTextModel(encoder_config(pipeline.text, tokenizer, pipeline.legacy_ids))
+    if pipeline.text_2:
+        tokenizer = write_tokenizer(model / "tokenizer_2", pipeline.text_2["max_position_embeddings"], pipeline.pad_2, storage)
+        tokenizers["tokenizer_2"] = tokenizer
+        parts["text_encoder_2"] = CLIPTextModelWithProjection(encoder_config(pipeline.text_2, tokenizer, pipeline.legacy_ids))
+    if pipeline.other_vae:
+        parts["other_vae"] = AutoencoderKL(**pipeline.other_vae)
     for part_idx, (name, part) in enumerate(parts.items()):
-        # the VAE amplifies the latents' rounding; softer weights leave room under the image's tolerance
-        randomize(part, dataclasses.replace(scales, branch=0.4, logits=0.7) if name == "vae" else scales, seed + part_idx)
-        part.to(DTYPES[pipeline.storage.dtype])
-    whole = StableDiffusionPipeline(
-        **parts,
-        tokenizer=tokenizer,
-        scheduler=DDIMScheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    whole.save_pretrained(folder, variant=pipeline.storage.variant)
-    index = json.loads((folder / "model_index.json").read_text())
+        if part is not None:
+            randomize(part, scales_for(pipeline, name), seed + part_idx)
+            part.to(DTYPES[storage.dtype])
+    if pipeline.other_vae:
+        parts.pop("other_vae").save_pretrained(folder / "vae")
+    if not pipeline.text_2:
+        kind, options = StableDiffusionPipeline, dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    else:
+        kind = StableDiffusionXLPipeline if pipeline.text else StableDiffusionXLImg2ImgPipeline
+        options = dict(add_watermarker=False, **pipeline.options)
+    kind(**parts, **tokenizers, scheduler=DDIMScheduler(), **options).save_pretrained(model, variant=storage.variant)
+    index = json.loads((model / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", pipeline.scheduler["_class_name"]]
     index.pop("_name_or_path", None)
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(pipeline.scheduler, indent=2) + "\n")
-    if pipeline.storage.shard_size:
-        shutil.rmtree(folder / "unet")
-        parts["unet"].save_pretrained(folder / "unet", max_shard_size=pipeline.storage.shard_size)
-    if pipeline.storage.tokenizer_json:
-        (folder / "tokenizer" / "vocab.json").unlink()
-        (folder / "tokenizer" / "merges.txt").unlink()
-    else:
-        (folder / "tokenizer" / "tokenizer.json").unlink()
-    if pipeline.storage.text_prefix:
-        add_text_prefix(folder / "text_encoder" / "model.safetensors", pipeline.text["max_position_embeddings"])
-    if pipeline.storage.vae_query_names:
-        rename_vae_attention(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    (model / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (model / "scheduler" / "scheduler_config.json").write_text(json.dumps(pipeline.scheduler, indent=2) + "\n")
+    if pipeline.vae_of:
+        shutil.rmtree(model / "vae")
+        shutil.copytree(FIXTURES / pipeline.vae_of / "model" / "vae", model / "vae")
+    if storage.shard_size:
+        shutil.rmtree(model / "unet")
+        parts["unet"].save_pretrained(model / "unet", max_shard_size=storage.shard_size)
+    for name, tokenizer in tokenizers.items():
+        if tokenizer is not None:
+            trim_tokenizer(model / name, tokenizer.pad_token, storage)
+    if storage.text_prefix:
+        add_text_prefix(model / "text_encoder" / "model.safetensors", pipeline.text["max_position_embeddings"])
+    if storage.vae_query_names:
+        rename_vae_attention(model / "vae" / "diffusion_pytorch_model.safetensors")
+
+
+def scales_for(pipeline: Pipeline, part: str) -> Scales:
+    """What the weights of one part aim at."""
+    scaling_factor = (pipeline.other_vae if part == "other_vae" else pipeline.vae)["scaling_factor"]
+    scales = Scales(latent=pipeline.latent_rms / scaling_factor, encoded=1 / scaling_factor)
+    if part == "unet":
+        return dataclasses.replace(scales, context=pipeline.context_rms, **pipeline.unet_scales)
+    # the VAE amplifies the latents' rounding; softer weights leave room under the image's tolerance
+    return dataclasses.replace(scales, branch=0.4, logits=0.7) if part.endswith("vae") else scales
+
+
+def trim_tokenizer(folder: pathlib.Path, pad: str, storage: Storage) -> None:
+    """Keep the files that `storage` names; transformers wrote all of them but the map of special tokens."""
+    for name in ("vocab.json", "merges.txt") if storage.tokenizer_json else ("tokenizer.json",):
+        (folder / name).unlink()
+    if storage.special_tokens_map:
+        # the config names the end token, as in SD 2.1: the map counts
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": END}, indent=2) + "\n")
+        roles = {"bos_token": config["bos_token"], "eos_token": END, "pad_token": pad, "unk_token": END}
+        (folder / "special_tokens_map.json").write_text(json.dumps(roles, indent=2) + "\n")
+    assert CLIPTokenizer.from_pretrained(folder).pad_token == pad, folder
 
 
 def add_text_prefix(path: pathlib.Path, n_positions: int) -> None:
@@ -359,17 +657,18 @@ def main() -> int:
         return 2
     recording.deterministic()
     for name in names:
+        shutil.rmtree(FIXTURES / name, ignore_errors=True)
+        build(PIPELINES[name], FIXTURES / name, seed=1000 + 10 * list(PIPELINES).index(name))
+    for name in names:
         pipeline, folder = PIPELINES[name], FIXTURES / name
-        shutil.rmtree(folder, ignore_errors=True)
-        build(pipeline, folder / "model", seed=1000 + 10 * list(PIPELINES).index(name))
-        loaded = recording.load(folder / "model", variant=pipeline.storage.variant)
         prediction_type = pipeline.scheduler.get("prediction_type", "epsilon")
         for run_name, run in pipeline.runs.items():
             run_folder = folder / run_name
             run_folder.mkdir()
             if run.init_image:
                 draw_init_image(run_folder / run.init_image, run.width, run.height)
-            tensors = recording.record(loaded, folder / "model", run_folder, run)
+            loaded, refiner = recording.load_for(run, run_folder, folder / "model", variant=pipeline.storage.variant)
+            tensors = recording.record(loaded, folder / "model", run_folder, run, refiner)
             recording.write(run_folder, "../model", run, prediction_type, tensors)
             last = tensors[[key for key in tensors if key.startswith("latent.")][-1]]
             image = tensors["image"]

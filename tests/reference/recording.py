@@ -1,4 +1,4 @@
-"""Run a StableDiffusionPipeline as diffusers does and record it in photogram's reference format.
+"""Run a Stable Diffusion or SDXL pipeline as diffusers does and record it in photogram's reference format.
 
 The format is described in README.md. Everything runs in f32 on the CPU.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 from diffusers import (
+    AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
@@ -25,21 +26,31 @@ from diffusers import (
     SchedulerMixin,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
 )
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion, pipeline_stable_diffusion_img2img
+from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img
 from diffusers.schedulers import scheduling_euler_ancestral_discrete
 from PIL import Image
 from safetensors.torch import save_file
 
 KARRAS_RHO = 7.0  # Karras et al. 2022, section 5
 
+XL = (StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline)
+# what a pipeline shows its callback -> the key of reference.safetensors; the last two are SDXL's
+CONDITIONING = {"prompt_embeds": "context", "add_text_embeds": "pooled", "add_time_ids": "time_ids"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run, field for field the keys of reference.json; sizes in pixels."""
+    """One run, field for field the keys of reference.json; sizes in pixels.
+
+    None: not given to diffusers, and no key. `original_size`, `target_size`: (height, width); `crop`: (top, left); `vae`, `refiner`: folders relative to the run's.
+    """
 
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
     width: int
     height: int
     steps: int
@@ -49,6 +60,15 @@ class Run:
     seed: int
     init_image: str | None = None
     strength: float | None = None
+    original_size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    target_size: tuple[int, int] | None = None
+    aesthetic_score: float | None = None
+    negative_aesthetic_score: float | None = None
+    guidance_rescale: float | None = None
+    vae: str | None = None
+    refiner: str | None = None
+    refiner_start: float | None = None
 
 
 class EulerAncestralKarrasScheduler(EulerAncestralDiscreteScheduler):
@@ -106,13 +126,25 @@ def deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def load(folder: pathlib.Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> StableDiffusionPipeline:
-    """Load a diffusers folder with its weights upcast to `dtype`."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, variant=variant, dtype=dtype, local_files_only=True, safety_checker=None
-    )
+def load(
+    folder: pathlib.Path, dtype: torch.dtype = torch.float32, variant: str | None = None, vae: pathlib.Path | None = None
+) -> DiffusionPipeline:
+    """Load a diffusers folder, its VAE from `vae` if that is given, with the weights upcast to `dtype`."""
+    kind = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    replaced: dict[str, object] = {"add_watermarker": False} if "XL" in kind else {"safety_checker": None}
+    if vae is not None:
+        replaced["vae"] = AutoencoderKL.from_pretrained(vae, dtype=dtype, local_files_only=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, variant=variant, dtype=dtype, local_files_only=True, **replaced)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_for(
+    run: Run, folder: pathlib.Path, model: pathlib.Path, dtype: torch.dtype = torch.float32, variant: str | None = None
+) -> tuple[DiffusionPipeline, DiffusionPipeline | None]:
+    """The pipeline in `model` and the run's refiner; `folder`: where the run's own paths start."""
+    pipeline = load(model, dtype, variant, folder / run.vae if run.vae else None)
+    return pipeline, load(folder / run.refiner, dtype) if run.refiner else None
 
 
 def scheduler_for(model: pathlib.Path, run: Run) -> SchedulerMixin:
@@ -125,7 +157,13 @@ def scheduler_for(model: pathlib.Path, run: Run) -> SchedulerMixin:
 def recorded_noise() -> Iterator[list[torch.Tensor]]:
     """Collect every normal sample that the pipelines and the ancestral scheduler draw, in order."""
     drawn: list[torch.Tensor] = []
-    modules = (pipeline_stable_diffusion, pipeline_stable_diffusion_img2img, scheduling_euler_ancestral_discrete)
+    modules = (
+        pipeline_stable_diffusion,
+        pipeline_stable_diffusion_img2img,
+        pipeline_stable_diffusion_xl,
+        pipeline_stable_diffusion_xl_img2img,
+        scheduling_euler_ancestral_discrete,
+    )
     draw = pipeline_stable_diffusion.randn_tensor
 
     def record(shape: tuple[int, ...], generator: torch.Generator, **arguments: object) -> torch.Tensor:
@@ -140,57 +178,105 @@ def recorded_noise() -> Iterator[list[torch.Tensor]]:
         yield drawn
 
 
-def take_mean(output: object, **_: object) -> torch.Tensor:
-    """The latent distribution's mean, in place of diffusers' sample from it."""
-    return output.latent_dist.mode()
+@contextlib.contextmanager
+def latent_means() -> Iterator[None]:
+    """Image-to-image takes the latent distribution's mean, in place of diffusers' sample from it."""
+
+    def take_mean(output: object, **_: object) -> torch.Tensor:
+        return output.latent_dist.mode()
+
+    with contextlib.ExitStack() as stack:
+        for module in (pipeline_stable_diffusion_img2img, pipeline_stable_diffusion_xl_img2img):
+            stack.enter_context(mock.patch.object(module, "retrieve_latents", take_mean))
+        yield
 
 
-def bare(kind: type[DiffusionPipeline], pipeline: StableDiffusionPipeline, model: pathlib.Path, run: Run) -> DiffusionPipeline:
-    """A pipeline of `kind` from the parts of `pipeline` and the run's sampler."""
-    made = kind(**pipeline.components, requires_safety_checker=False)
+def bare(pipeline: DiffusionPipeline, model: pathlib.Path, run: Run, from_image: bool) -> DiffusionPipeline:
+    """The text-to-image or image-to-image pipeline of `pipeline`'s family, with its parts and the run's sampler."""
+    if isinstance(pipeline, XL):
+        options = {"add_watermarker": False, "force_zeros_for_empty_prompt": pipeline.config.force_zeros_for_empty_prompt}
+        if from_image:
+            options["requires_aesthetics_score"] = pipeline.config.get("requires_aesthetics_score", False)
+        kind = StableDiffusionXLImg2ImgPipeline if from_image else StableDiffusionXLPipeline
+    else:
+        options = {"requires_safety_checker": False}
+        kind = StableDiffusionImg2ImgPipeline if from_image else StableDiffusionPipeline
+    made = kind(**pipeline.components, **options)
     # assigned afterwards: the constructor overwrites steps_offset and clip_sample
     made.scheduler = scheduler_for(model, run)
     made.set_progress_bar_config(disable=True)
     return made
 
 
+def given_arguments(pipeline: DiffusionPipeline, run: Run) -> dict[str, object]:
+    """The run's optional values under the names that `pipeline` calls them by."""
+    given = {"guidance_rescale": run.guidance_rescale}
+    if isinstance(pipeline, XL):
+        given |= {"original_size": run.original_size, "crops_coords_top_left": run.crop, "target_size": run.target_size}
+    if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
+        # diffusers takes the negative rows' sizes from the positive ones, but their crop from here
+        given |= {"negative_crops_coords_top_left": run.crop}
+        given |= {"aesthetic_score": run.aesthetic_score, "negative_aesthetic_score": run.negative_aesthetic_score}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @torch.no_grad()
-def record(pipeline: StableDiffusionPipeline, model: pathlib.Path, folder: pathlib.Path, run: Run) -> dict[str, torch.Tensor]:
+def record(
+    pipeline: DiffusionPipeline,
+    model: pathlib.Path,
+    folder: pathlib.Path,
+    run: Run,
+    refiner: DiffusionPipeline | None = None,
+    encoded: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
     """Run `run` and return the tensors of reference.safetensors in the dtype of `pipeline`; writes nothing.
 
-    `model`: the diffusers folder, for its scheduler_config.json; `folder`: where `run.init_image` is.
+    `model`: the diffusers folder, for its scheduler_config.json; `folder`: where the run's own paths start; `encoded`: what encode_prompt gave, by the pipeline's names,
+    where `pipeline` has no text encoders.
     """
+    prompts = encoded or {"prompt": run.prompt, "negative_prompt": run.negative_prompt}
     tensors: dict[str, torch.Tensor] = {}
-    prompt, negative = pipeline.encode_prompt(run.prompt, "cpu", 1, run.cfg_scale > 1, run.negative_prompt)
-    tensors["context"] = torch.cat([negative, prompt]) if run.cfg_scale > 1 else prompt
+    generator = torch.Generator("cpu").manual_seed(run.seed)
 
-    def keep(_: object, step_idx: int, __: object, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        tensors[f"latent.{step_idx}"] = state["latents"].clone()
-        return state
+    def denoise(pipe: DiffusionPipeline, prefix: str = "", **arguments: object) -> torch.Tensor:
+        """Call `pipe`; its latents continue the numbers of those before it."""
+        first_idx = sum(name.startswith("latent.") for name in tensors)
+        shown = [name for name in CONDITIONING if name in pipe._callback_tensor_inputs]
 
-    arguments = dict(
-        prompt=run.prompt,
-        negative_prompt=run.negative_prompt,
-        num_inference_steps=run.steps,
-        guidance_scale=run.cfg_scale,
-        generator=torch.Generator("cpu").manual_seed(run.seed),
-        output_type="pt",
-        callback_on_step_end=keep,
-    )
-    with recorded_noise() as drawn, mock.patch.object(pipeline_stable_diffusion_img2img, "retrieve_latents", take_mean):
+        def keep(_: object, step_idx: int, __: object, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            tensors[f"latent.{first_idx + step_idx}"] = state["latents"].clone()
+            tensors.update({f"{prefix}{CONDITIONING[name]}": state[name].clone() for name in shown})
+            return state
+
+        return pipe(
+            **prompts,
+            num_inference_steps=run.steps,
+            guidance_scale=run.cfg_scale,
+            generator=generator,
+            callback_on_step_end=keep,
+            callback_on_step_end_tensor_inputs=["latents", *shown],
+            **given_arguments(pipe, run),
+            **arguments,
+        ).images
+
+    # the last pipeline decodes
+    first_part = {"output_type": "latent", "denoising_end": run.refiner_start} if refiner else {"output_type": "pt"}
+    with recorded_noise() as drawn, latent_means():
         if run.init_image is None:
-            text_to_image = bare(StableDiffusionPipeline, pipeline, model, run)
-            image = text_to_image(**arguments, width=run.width, height=run.height).images[0]
+            images = denoise(bare(pipeline, model, run, from_image=False), **first_part, width=run.width, height=run.height)
         else:
-            image_to_image = bare(StableDiffusionImg2ImgPipeline, pipeline, model, run)
+            image_to_image = bare(pipeline, model, run, from_image=True)
             picture = Image.open(folder / run.init_image)
             assert picture.size == (run.width, run.height) and picture.mode == "RGB"
             pixels = image_to_image.image_processor.preprocess(picture).to(pipeline.dtype)
             tensors["encoded"] = pipeline.vae.encode(pixels).latent_dist.mode() * pipeline.vae.config.scaling_factor
-            image = image_to_image(**arguments, image=picture, strength=run.strength).images[0]
+            images = denoise(image_to_image, **first_part, image=picture, strength=run.strength)
+        if refiner:
+            refining = bare(refiner, folder / run.refiner, run, from_image=True)
+            images = denoise(refining, "refiner.", output_type="pt", image=images, denoising_start=run.refiner_start)
     tensors["noise"], *step_noises = drawn
     tensors |= {f"step_noise.{step_idx}": noise for step_idx, noise in enumerate(step_noises)}
-    tensors["image"] = image.clamp(0, 1)
+    tensors["image"] = images[0].clamp(0, 1)
     assert torch.equal(tensors["noise"], torch.randn(tensors["noise"].shape, generator=torch.Generator().manual_seed(run.seed)))
     assert len(step_noises) in (0, sum(name.startswith("latent.") for name in tensors))
     assert all(tensor.isfinite().all() for tensor in tensors.values())
@@ -209,7 +295,10 @@ def write(folder: pathlib.Path, model: str, run: Run, prediction_type: str, tens
 def read_run(folder: pathlib.Path) -> Run:
     """The run that a reference.json describes."""
     document = json.loads((folder / "reference.json").read_text())
-    return Run(**{field.name: document[field.name] for field in dataclasses.fields(Run) if field.name in document})
+    given = {field.name: document[field.name] for field in dataclasses.fields(Run) if field.name in document}
+    # diffusers adds the sizes together as tuples
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Run(**{"negative_prompt": None, **given})
 
 
 def nmse(ours: torch.Tensor, reference: torch.Tensor) -> float:

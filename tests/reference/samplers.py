@@ -32,6 +32,12 @@ CLASSES = {
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 SD |= {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}
 ZERO_SNR = SD | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+# scheduler_config.json as SDXL ships it; SD-Turbo differs in the spacing, SDXL-Turbo in the class too
+SDXL = SD | {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "linear", "num_train_timesteps": 1000}
+SDXL |= {"prediction_type": "epsilon", "sample_max_value": 1.0, "timestep_spacing": "leading", "trained_betas": None}
+SDXL |= {"use_karras_sigmas": False}
+SD_TURBO = SDXL | {"timestep_spacing": "trailing"}
+SDXL_TURBO = SD_TURBO | {"_class_name": "EulerAncestralDiscreteScheduler"}
 SPACINGS = ("leading", "trailing", "linspace")
 PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -174,6 +180,19 @@ def particular_cases(method: str) -> Iterator[tuple[dict[str, Any], dict[str, An
             yield SD | {"skip_prk_steps": False}, requests(6, None, 0.5)
 
 
+def shipped_cases(schedules: tuple[str, ...]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The configurations of SDXL and the turbo models as they are, each method on them, in few steps."""
+    for schedule in schedules:
+        yield SDXL, requests(8, schedule)
+        yield SDXL, requests(6, schedule, 0.6)
+    for turbo in (SD_TURBO, SDXL_TURBO):
+        for steps in (1, 4):
+            yield turbo, requests(steps)
+        yield turbo, requests(2, None, 0.5)
+    # SDXL that predicts v, its betas to zero SNR, on SDXL's own spacing
+    yield SDXL | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}, requests(6)
+
+
 def record(method: str, config: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     """One case: `config`, `request`, the `steps` after which latents are recorded (0: before the first), `timesteps`
     of all steps, `latents` in f64, and `stock`, those of the scheduler as it is; null where f32 moves a timestep that
@@ -197,7 +216,7 @@ def main() -> None:
     FIXTURES.mkdir(parents=True, exist_ok=True)
     for method in CLASSES:
         schedules = ("discrete",) if method in ("ddim", "pndm") else ("discrete", "karras")
-        listed = itertools.chain(*(cases(method, schedule) for schedule in schedules), particular_cases(method))
+        listed = itertools.chain(*(cases(method, schedule) for schedule in schedules), particular_cases(method), shipped_cases(schedules))
         lines = [json.dumps(record(method, *case)) for case in listed]
         (FIXTURES / f"{method}.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
 

@@ -12,26 +12,22 @@ Needs about 6 GB of memory, 5 GB of disk and some minutes. The tokenizer comes f
 under PHOTOGRAM_DATA (default ../shared/data beside the checkout). Not committed.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import sys
-import time
-from collections.abc import Iterator
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
+import ldm
+import real_size
 import recording
-from ldm import single_file
+from real_size import timed
 from weights import Scales, randomize
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = pathlib.Path(os.environ.get("PHOTOGRAM_DATA", ROOT.parent / "shared" / "data"))
 
 UNET = dict(
     sample_size=64,
@@ -44,22 +40,14 @@ UNET = dict(
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
 )
-VAE = dict(
-    sample_size=512,
-    latent_channels=4,
-    block_out_channels=(128, 256, 512, 512),
-    layers_per_block=2,
-    down_block_types=("DownEncoderBlock2D",) * 4,
-    up_block_types=("UpDecoderBlock2D",) * 4,
-    scaling_factor=0.18215,
-)
+VAE = dict(real_size.VAE, sample_size=512, scaling_factor=0.18215)
 TEXT = dict(
     vocab_size=49408,
     hidden_size=768,
     intermediate_size=3072,
     num_hidden_layers=12,
     num_attention_heads=12,
-    max_position_embeddings=77,
+    max_position_embeddings=real_size.N_POSITIONS,
     hidden_act="quick_gelu",
     layer_norm_eps=1e-5,
     projection_dim=768,
@@ -97,19 +85,9 @@ EULER = recording.Run(
 DDIM = dataclasses.replace(EULER, sampler="ddim")
 
 
-def build_tokenizer(folder: pathlib.Path) -> CLIPTokenizer:
-    """CLIP's tokenizer as vocab.json and merges.txt in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    bpe = json.loads((DATA / "tokenizers" / "clip_tokenizer.json").read_text())["model"]
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in bpe["merges"]]
-    (folder / "vocab.json").write_text(json.dumps(bpe["vocab"], ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT["max_position_embeddings"])
-
-
 def write_model(folder: pathlib.Path) -> None:
     """The diffusers folder with random f16 weights."""
-    tokenizer = build_tokenizer(folder / "tokenizer")
+    tokenizer = real_size.build_tokenizer(folder / "tokenizer")
     parts = {"unet": UNet2DConditionModel(**UNET), "vae": AutoencoderKL(**VAE), "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT))}
     for seed, part in enumerate(parts.values()):
         randomize(part, SCALES, seed)
@@ -128,35 +106,9 @@ def write_model(folder: pathlib.Path) -> None:
 
 def write_single_file(model: pathlib.Path, path: pathlib.Path) -> None:
     """The folder's weights under ldm's names; checked against diffusers' own conversion."""
-    checkpoint = single_file(
-        load_file(model / "unet" / "diffusion_pytorch_model.safetensors"),
-        load_file(model / "vae" / "diffusion_pytorch_model.safetensors"),
-        load_file(model / "text_encoder" / "model.safetensors"),
-        PNDMScheduler.from_config(SCHEDULER).alphas_cumprod,
-    )
-    save_file(checkpoint, path)
-    del checkpoint
-    again = StableDiffusionPipeline.from_single_file(path, config=str(model), local_files_only=True, dtype=torch.float16)
-    for part, file in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
-        written, read = load_file(model / part / f"{file}.safetensors"), getattr(again, part).state_dict()
-        read = {name: tensor for name, tensor in read.items() if not name.endswith("position_ids")}
-        assert written.keys() == read.keys(), part
-        assert all(torch.equal(tensor, read[name]) for name, tensor in written.items()), part
-
-
-@contextlib.contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Print how long the block took."""
-    start = time.monotonic()
-    yield
-    print(f"{what}: {time.monotonic() - start:.1f} s", flush=True)
-
-
-def print_forward_seconds(unet: UNet2DConditionModel) -> None:
-    """Print the seconds of every UNet forward (batch 2 with guidance)."""
-    starts: list[float] = []
-    unet.register_forward_pre_hook(lambda *_: starts.append(time.monotonic()))
-    unet.register_forward_hook(lambda *_: print(f"UNet forward: {time.monotonic() - starts[-1]:.1f} s", flush=True))
+    alphas_cumprod = PNDMScheduler.from_config(SCHEDULER).alphas_cumprod
+    save_file({"alphas_cumprod": alphas_cumprod, **ldm.single_file(ldm.read_parts(model))}, path)
+    ldm.check(model, path)
 
 
 def main() -> int:
@@ -172,15 +124,14 @@ def main() -> int:
         write_single_file(folder / "model", folder / "model.safetensors")
     with timed("load in f32"):
         pipeline = recording.load(folder / "model")
-    print_forward_seconds(pipeline.unet)
+    real_size.print_forward_seconds(pipeline.unet)
     for run in (EULER, DDIM):
         with timed(f"recorded run, {run.sampler}"):
             tensors = recording.record(pipeline, folder / "model", folder, run)
         recording.write(folder / run.sampler, "../model", run, "epsilon", tensors)
         if run is EULER:
             recording.write(folder / "euler_single_file", "../model.safetensors", run, "epsilon", tensors)
-        for name, tensor in tensors.items():
-            print(f"{name}: {tuple(tensor.shape)}, mean {tensor.mean():.4f}, std {tensor.std():.4f}")
+        real_size.print_statistics(tensors)
     return 0
 
 

@@ -28,7 +28,7 @@ class Scales:
     """Root mean squares that the random networks aim at.
 
     `trunk`: the residual stream; `branch`: what a resnet or attention adds to it, over `trunk`; `logits`: standard deviation of attention logits; `gelu`: GELU's input;
-    `prediction`: the UNet's output; `latent`: what the VAE decoder gets, after the division by scaling_factor; `encoded`: what the VAE encoder gives,
+    `context`: what cross attention gets from the text encoders; `prediction`: the UNet's output; `latent`: what the VAE decoder gets, after the division by scaling_factor; `encoded`: what the VAE encoder gives,
     before the multiplication by scaling_factor.
     """
 
@@ -36,6 +36,7 @@ class Scales:
     branch: float = 0.8
     logits: float = 1.5
     gelu: float = 1.5
+    context: float = 1.0
     prediction: float = 0.3
     latent: float = 1.0
     encoded: float = 1.0
@@ -50,6 +51,8 @@ def rms_rules(scales: Scales) -> dict[str, tuple[float, float]]:
         "conv_out": (SILU_RMS, scales.prediction),
         "time_embedding.linear_1": (0.7, 1.0),
         "time_embedding.linear_2": (SILU_RMS, 1.0),
+        "add_embedding.linear_1": (0.8, 1.0),
+        "add_embedding.linear_2": (SILU_RMS, 1.0),
         "time_emb_proj": (SILU_RMS, 0.5 * trunk),
         "conv1": (SILU_RMS, trunk),
         "conv2": (SILU_RMS, scales.branch * trunk),
@@ -60,6 +63,8 @@ def rms_rules(scales: Scales) -> dict[str, tuple[float, float]]:
         "to_q": (1.0, sharp),
         "to_k": (1.0, sharp),
         "to_v": (1.0, 1.0),
+        "attn2.to_k": (scales.context, sharp),
+        "attn2.to_v": (scales.context, 1.0),
         "to_out.0": (ATTENTION_RMS, scales.branch * trunk),
         "ff.net.0.proj": (1.0, scales.gelu),
         "ff.net.2": (GEGLU_RMS, 1.5 * trunk),
@@ -70,7 +75,8 @@ def rms_rules(scales: Scales) -> dict[str, tuple[float, float]]:
         "post_quant_conv": (scales.latent, scales.latent),
         "decoder.conv_in": (scales.latent, trunk),
         "decoder.conv_out": (SILU_RMS, 0.5),
-        # CLIPTextModel
+        # CLIPTextModel, CLIPTextModelWithProjection
+        "text_projection": (1.0, 1.0),
         "q_proj": (1.0, sharp),
         "k_proj": (1.0, sharp),
         "v_proj": (1.0, 1.0),

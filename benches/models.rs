@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use criterion::SamplingMode;
 use engine::noise::{RngKind, Seed};
-use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request};
+use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
 use photogram_benches::{Bench, criterion};
 use pollster::block_on;
 
@@ -64,15 +64,18 @@ fn steps(bench: &Bench, pipeline: &mut Pipeline, n: u64) -> Duration {
 fn request(steps: usize) -> Request {
     Request {
         prompt: PROMPT.to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         size: PixelSize { width: 128, height: 128 },
         steps,
         guidance: GuidanceScale(5.0),
+        guidance_rescale: 0.0,
         seed: Seed(42),
         rng: RngKind::Cpu,
         sampler: None,
         schedule: None,
         prediction: None,
         init: None,
+        told: Told::default(),
+        refiner_start: 0.8,
     }
 }

@@ -129,9 +129,17 @@ fn workplace() -> TempDir {
     broken("pickled");
     std::fs::remove_file(path("pickled/unet/diffusion_pytorch_model.safetensors")).expect("removed");
     std::fs::write(path("pickled/unet/diffusion_pytorch_model.bin"), b"PK\x03\x04").expect("written");
-    broken("xl");
-    std::fs::write(path("xl/model_index.json"), r#"{"_class_name": "StableDiffusionXLPipeline"}"#)
-        .expect("written");
+    broken("flux");
+    std::fs::write(path("flux/model_index.json"), r#"{"_class_name": "FluxPipeline"}"#).expect("written");
+    let xl = fixture("pipelines/sdxl_layout/model");
+    for name in ["xl", "xl-no-tokenizer", "xl-one-encoder", "xl-other-numbers"] {
+        copy_folder(&xl, &path(name));
+    }
+    copy_folder(&fixture("pipelines/sdxl_refiner/model"), &path("refiner"));
+    std::fs::remove_dir_all(path("xl-no-tokenizer/tokenizer_2")).expect("removed");
+    std::fs::remove_dir_all(path("xl-one-encoder/text_encoder_2")).expect("removed");
+    change_json(&path("xl-other-numbers/model_index.json"), "requires_aesthetics_score", true.into());
+    copy_folder(&fixture("pipelines/latent_8/model/vae"), &path("vae-8"));
     broken("unknown-scheduler");
     let scheduler = path("unknown-scheduler/scheduler/scheduler_config.json");
     std::fs::write(scheduler, r#"{"_class_name": "LCMScheduler"}"#).expect("written");
@@ -160,6 +168,13 @@ fn workplace() -> TempDir {
     std::fs::create_dir(path("nothing")).expect("a folder");
     std::fs::create_dir(path("taken.png")).expect("a folder");
     folder
+}
+
+/// Sets a key of a JSON object in a file.
+fn change_json(path: &Path, key: &str, value: Value) {
+    let mut object: Value = serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON");
+    object[key] = value;
+    std::fs::write(path, object.to_string()).expect("written");
 }
 
 impl Parts {
@@ -273,7 +288,22 @@ fn files_that_cannot_be_used_are_refused() {
         (&["-m", "flux.safetensors"], 4, &["flux.safetensors", "FLUX.1"]),
         (&["-m", "unknown.safetensors"], 4, &["unknown.safetensors"]),
         (&["-m", "pickled"], 4, &["pickled/unet/diffusion_pytorch_model.bin", "pickle"]),
-        (&["-m", "xl"], 4, &["xl/model_index.json", "StableDiffusionXLPipeline"]),
+        (&["-m", "flux"], 4, &["flux/model_index.json", "FluxPipeline"]),
+        (&["-m", "xl-no-tokenizer"], 3, &["xl-no-tokenizer", "tokenizer_2/"]),
+        (&["-m", "xl-one-encoder"], 3, &["xl-one-encoder", "text_encoder_2/"]),
+        (&["-m", "xl-other-numbers"], 3, &["projection_class_embeddings_input_dim", "expected 60, found 68"]),
+        (&["-m", "refiner"], 2, &["--model", "--refiner"]),
+        (&["-m", "refiner", "--refiner", "refiner"], 2, &["--model", "a refiner"]),
+        (&["-m", "xl", "--refiner", "lora.safetensors"], 4, &["lora.safetensors", "LoRA"]),
+        (&["-m", "xl", "--refiner", "vae-8"], 3, &["vae-8", "model_index.json"]),
+        (&["--refiner", "refiner"], 2, &["--refiner", "8 latent channels", "4 at 1/8"]),
+        (&["-m", "xl", "--refiner-start", "0.5"], 2, &["--refiner-start", "--refiner beside it"]),
+        (&["-m", "xl", "--refiner", "refiner", "--refiner-start", "1"], 2, &["--refiner-start", "found 1"]),
+        (&["-m", "xl", "--vae", "vae-8"], 3, &["vae-8", "latent channels", "found 8"]),
+        (&["-m", "xl", "--vae", "lora.safetensors"], 3, &["lora.safetensors", "encoder.conv_in.weight"]),
+        (&["-m", "xl", "--vae", "absent"], 2, &["absent"]),
+        (&["-m", "xl", "--original-size", "big"], 2, &["--original-size", "1024x768"]),
+        (&["-m", "xl", "--guidance-rescale", "2"], 2, &["--guidance-rescale", "0 to 1"]),
         (&["-m", "unknown-scheduler"], 4, &["unknown-scheduler/scheduler", "LCMScheduler"]),
         (&["--init-img", "absent.png"], 2, &["absent.png"]),
         (&["--init-img", "text.png"], 4, &["text.png", "PNG"]),
@@ -496,6 +526,10 @@ fn a_checkpoint_is_described() {
         sound.contains("StableDiffusionPipeline") && sound.ends_with("\nphotogram can run it\n"),
         "{sound}"
     );
+    for name in ["xl", "refiner"] {
+        let sound = described(name);
+        assert!(sound.contains("text_encoder_2") && sound.ends_with("\nphotogram can run it\n"), "{sound}");
+    }
     for (name, says) in [
         ("missing", "unet: missing/unet/diffusion_pytorch_model.safetensors: tensor 'conv_in.bias'"),
         ("misshapen", "tensor 'conv_in.weight': expected"),
@@ -503,7 +537,9 @@ fn a_checkpoint_is_described() {
         ("no-vae", "vae: no-vae: files: expected vae/"),
         ("unknown-scheduler", "scheduler: unknown-scheduler/scheduler/scheduler_config.json"),
         ("pickled", "unet: pickled/unet/diffusion_pytorch_model.bin: a pickle"),
-        ("xl", "StableDiffusionXLPipeline"),
+        ("flux", "FluxPipeline"),
+        ("xl-no-tokenizer", "tokenizer_2: xl-no-tokenizer: files: expected tokenizer_2/"),
+        ("xl-one-encoder", "text_encoder_2: xl-one-encoder: files: expected text_encoder_2/"),
         ("lora.safetensors", "a LoRA"),
         ("flux.safetensors", "FLUX.1"),
     ] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use engine::device::GpuOptions;
 use engine::graph::{Rate, fuse};
 use engine::noise::{Generator, RngKind, Seed};
-use engine::pipelines::{GuidanceScale, Image, Model, Pipeline, PixelSize, Precision, Request};
+use engine::pipelines::{GuidanceScale, Image, Model, Pipeline, PixelSize, Precision, Request, Told};
 use engine::plan::{Choice, build_plan};
 use engine::samplers::Method;
 use kernels::DType;
@@ -177,16 +177,19 @@ fn built_in() -> Model {
 fn request(sampler: &str, seed: u64) -> Request {
     Request {
         prompt: "3D glossy emoji of a red apple".to_owned(),
-        negative_prompt: String::new(),
+        negative_prompt: None,
         size: PixelSize { width: 64, height: 64 },
         steps: 3,
         guidance: GuidanceScale(3.0),
+        guidance_rescale: 0.0,
         seed: Seed(seed),
         rng: RngKind::Cpu,
         sampler: Some(Method::from_name(sampler).expect("a sampler of ours")),
         schedule: None,
         prediction: None,
         init: None,
+        told: Told::default(),
+        refiner_start: 0.8,
     }
 }
 

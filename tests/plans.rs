@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 
 use engine::graph::{Graph, Rate, Source, ValueId, fuse};
-use engine::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
+use engine::models::{
+    ClipText, ClipTextConfig, HiddenState, TextOutputs, UNet, UNetConfig, VaeKl, VaeKlConfig,
+};
 use engine::pipelines::{DenoiserShape, Model, Precision, build_denoiser};
 use engine::plan::{Choice, Place, Plan, PlanStep, build_plan};
 use engine::reference::run_reference;
@@ -156,12 +158,11 @@ struct Program {
 fn programs() -> Vec<Program> {
     let large = |name: String, graph| Program { name, graph, large: true };
     let mut programs = Vec::new();
-    let text = ClipText::new(
-        ClipTextConfig::clip_vit_large(),
-        &stable_diffusion_1::text_encoder().checkpoint(),
-        false,
-    );
-    programs.push(large("SD 1 text encoder".to_owned(), text_graph(&text, 2)));
+    let checkpoint = stable_diffusion_1::text_encoder().checkpoint();
+    let text = ClipText::new("text_encoder", ClipTextConfig::clip_vit_large(), &checkpoint, false);
+    let text = text.expect("no tensor has two names");
+    let last = TextOutputs { context: HiddenState::Last, pooled: false };
+    programs.push(large("SD 1 text encoder".to_owned(), text_graph(&text, last, 2)));
     let vae = VaeKl::new(VaeKlConfig::stable_diffusion_1(), &stable_diffusion_1::vae().checkpoint(), false);
     let vae = vae.expect("no tensor has two names");
     for edge in [64, 96] {
@@ -175,15 +176,18 @@ fn programs() -> Vec<Program> {
     for name in tiny_models() {
         let model = tiny_model(&name);
         for dtype in [DType::F32, DType::F16] {
-            let shape = DenoiserShape { height: 7, width: 5, tokens: 9, guided: dtype == DType::F32, dtype };
+            let guided = dtype == DType::F32;
+            let shape = DenoiserShape { height: 7, width: 5, tokens: 9, guided, rescaled: guided, dtype };
             let graph = build_denoiser(&model.unet, shape).expect("fixtures are sound");
             programs.push(Program { name: format!("{name} denoiser {dtype}"), graph, large: false });
         }
-        for (part, graph) in [
-            ("text encoder", text_graph(&model.text, 1)),
-            ("decoder", decoder_graph(&model.vae, 6)),
-            ("encoder", encoder_graph(&model.vae, 6)),
-        ] {
+        for text in &model.text {
+            let graph = text_graph(&text.network, text.outputs, 1);
+            programs.push(Program { name: format!("{name} text encoder"), graph, large: false });
+        }
+        for (part, graph) in
+            [("decoder", decoder_graph(&model.vae, 6)), ("encoder", encoder_graph(&model.vae, 6))]
+        {
             programs.push(Program { name: format!("{name} {part}"), graph, large: false });
         }
     }
@@ -193,15 +197,15 @@ fn programs() -> Vec<Program> {
 fn stable_diffusion_1_denoiser(edge: usize, dtype: DType) -> Graph {
     let checkpoint = stable_diffusion_1::unet().checkpoint();
     let unet = UNet::new(UNetConfig::stable_diffusion_1(), &checkpoint, false);
-    let shape = DenoiserShape { height: edge, width: edge, tokens: 77, guided: true, dtype };
+    let shape = DenoiserShape { height: edge, width: edge, tokens: 77, guided: true, rescaled: false, dtype };
     build_denoiser(&unet, shape).expect("the header has what the model asks for")
 }
 
-fn text_graph(text: &ClipText, prompts: usize) -> Graph {
-    let (mut net, context) = text
-        .build(prompts, text.config.positions, DType::F32)
+fn text_graph(text: &ClipText, outputs: TextOutputs, prompts: usize) -> Graph {
+    let (mut net, results) = text
+        .build(prompts, text.config.positions, DType::F32, outputs)
         .expect("the header has what the model asks for");
-    net.graph.output(context);
+    results.iter().for_each(|result| net.graph.output(*result));
     net.graph
 }
 
@@ -409,7 +413,8 @@ fn a_unet_without_padding_halves_with_a_row_and_a_column_behind() {
     let (checkpoint, config) = (stable_diffusion_1::unet().checkpoint(), UNetConfig::stable_diffusion_1());
     for (downsample_padding, padding) in [(0, "[0, 1, 0, 1]"), (1, "[1, 1, 1, 1]")] {
         let unet = UNet::new(UNetConfig { downsample_padding, ..config.clone() }, &checkpoint, false);
-        let shape = DenoiserShape { height: 8, width: 8, tokens: 77, guided: false, dtype: DType::F32 };
+        let (guided, rescaled, dtype) = (false, false, DType::F32);
+        let shape = DenoiserShape { height: 8, width: 8, tokens: 77, guided, rescaled, dtype };
         let graph = build_denoiser(&unet, shape).expect("the lists are complete");
         let id = graph.find("unet.down_blocks.0.downsamplers.0").expect("every level but the last is halved");
         let Source::Node { op, .. } = &graph.value(id).source else { panic!("a convolution") };

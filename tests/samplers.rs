@@ -47,10 +47,10 @@ fn cases(method: &str) -> Vec<Case> {
             label: format!("{method} {request} {}", value["config"]),
             config: value["config"].as_object().unwrap().clone(),
             request: Request {
-                steps: usize::try_from(request["steps"].as_u64().unwrap()).unwrap(),
                 schedule: schedule
                     .map(|name| *Schedule::ALL.iter().find(|schedule| schedule.name() == name).unwrap()),
                 strength: request["strength"].as_f64(),
+                ..Request::whole(usize::try_from(request["steps"].as_u64().unwrap()).unwrap())
             },
             timesteps: numbers(&value["timesteps"]),
             steps: numbers(&value["steps"]).iter().map(|&step| step as usize).collect(),
@@ -221,7 +221,7 @@ fn a_nudge_of_any_coefficient_is_rejected() {
 fn classic_mistakes_are_rejected() {
     let sd = json!({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
         "skip_prk_steps": true, "clip_sample": false, "steps_offset": 1});
-    let request = Request { steps: 4, schedule: None, strength: None };
+    let request = Request::whole(4);
     let differs = |method: &str, key: &str, value: Value| {
         let mut changed = keys(sd.clone());
         changed.insert(key.to_owned(), value);
@@ -260,9 +260,46 @@ fn classic_mistakes_are_rejected() {
     }
 }
 
+/// Two models that share a run do, each in turn, what one would do alone.
+#[test]
+fn a_run_that_is_handed_over_visits_every_level_once() {
+    let config = keys(json!({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "skip_prk_steps": true, "clip_sample": false, "steps_offset": 1}));
+    for (method, part, n_first) in
+        [("ddim", 0.8, 8), ("euler", 0.8, 8), ("euler_a", 0.5, 5), ("dpm++2m", 0.75, 8), ("pndm", 0.6, 7)]
+    {
+        let whole = plan(method, &config, &Request::whole(10)).unwrap();
+        let first = Request { denoising_end: Some(part), ..Request::whole(10) };
+        let first = plan(method, &config, &first).unwrap();
+        let second = Request { denoising_start: Some(part), ..Request::whole(10) };
+        let second = plan(method, &config, &second).unwrap();
+        assert_eq!(first.steps.len(), n_first, "{method}");
+        assert_eq!(first.steps[..], whole.steps[..n_first], "{method}");
+        assert_eq!((second.start.latent, second.start.noise), (1.0, 0.0), "{method}");
+        let timesteps = |trajectory: &Trajectory| -> Vec<f64> {
+            trajectory.steps.iter().map(|step| step.timestep.0).collect()
+        };
+        let both = [timesteps(&first), timesteps(&second)].concat();
+        assert_eq!(both, timesteps(&whole), "{method}");
+        // Methods without a memory go on as if nothing had happened; the others begin anew.
+        if ["ddim", "euler", "euler_a"].contains(&method) {
+            assert_eq!(second.steps[..], whole.steps[n_first..], "{method}");
+        }
+    }
+    for part in [0.0, 1.0, f64::NAN, 0.001, 0.9999] {
+        let end = Request { denoising_end: Some(part), ..Request::whole(4) };
+        let start = Request { denoising_end: None, denoising_start: Some(part), ..end };
+        let both = [end, start].map(|request| plan("ddim", &config, &request));
+        assert!(both.iter().any(Result::is_err), "{part}");
+        for error in both.into_iter().filter_map(Result::err) {
+            assert!(error.to_string().starts_with("refiner-start: "), "{error}");
+        }
+    }
+}
+
 #[test]
 fn senseless_requests_are_usage_errors() {
-    let request = |steps, schedule, strength| Request { steps, schedule, strength };
+    let request = |steps, schedule, strength| Request { schedule, strength, ..Request::whole(steps) };
     for (method, request) in [
         ("ddim", request(20, Some(Schedule::Karras), None)),
         ("pndm", request(20, Some(Schedule::Karras), None)),
@@ -287,7 +324,7 @@ fn senseless_requests_are_usage_errors() {
 
 #[test]
 fn broken_configurations_are_malformed() {
-    let request = Request { steps: 4, schedule: None, strength: None };
+    let request = Request::whole(4);
     for (method, config) in [
         ("euler", json!({"beta_start": "small"})),
         ("euler", json!({"beta_start": -0.1})),
@@ -320,7 +357,7 @@ fn broken_configurations_are_malformed() {
 
 #[test]
 fn what_is_not_implemented_is_unsupported() {
-    let request = Request { steps: 4, schedule: None, strength: None };
+    let request = Request::whole(4);
     for (method, config) in [
         ("ddim", json!({"thresholding": true})),
         ("ddim", json!({"prediction_type": "sample"})),
@@ -350,7 +387,7 @@ fn what_is_not_implemented_is_unsupported() {
 fn epsilon_prediction_cannot_start_without_a_signal() {
     let config = keys(json!({"rescale_betas_zero_snr": true, "timestep_spacing": "trailing",
         "clip_sample": false}));
-    let request = Request { steps: 4, schedule: None, strength: None };
+    let request = Request::whole(4);
     let error = plan("ddim", &config, &request).unwrap_err();
     assert!(matches!(error, SamplerError::Singular { step: 0, .. }), "{error}");
 }
@@ -369,7 +406,7 @@ fn a_configuration_names_its_method() {
 fn trailing_spacing_never_leaves_the_training_schedule() {
     let config = keys(json!({"timestep_spacing": "trailing"}));
     for steps in 1..=1000 {
-        let request = Request { steps, schedule: None, strength: None };
+        let request = Request::whole(steps);
         let trajectory = plan("euler", &config, &request).unwrap();
         assert_eq!(trajectory.steps.len(), steps);
         assert!(trajectory.steps.iter().all(|step| step.timestep.0 >= 0.0));

@@ -59,9 +59,11 @@ pub(crate) enum Command {
 Examples:
   The built-in model draws 128x128 emoji; its prompts are a style and a thing:
     photogram generate -p \"blob emoji of a cat face\" -o cat.png
-  Stable Diffusion 1.x, from a diffusers folder or a single file:
+  Stable Diffusion 1.x, 2.x or XL, from a diffusers folder or a single file:
     photogram generate -m path/to/sd15 -p \"a lighthouse at dusk\" -n \"blurry\" -W 512 -H 512 \\
         --steps 25 --cfg-scale 7 -s 42 --sampler dpm++2m --schedule karras -o out.png
+  SDXL with its refiner:
+    photogram generate -m sd_xl_base.safetensors --refiner sd_xl_refiner.safetensors -p \"a lighthouse\"
   From another picture:
     photogram generate -m v1-5.safetensors -p \"an oil painting\" --init-img photo.png --strength 0.6
   Ten pictures, seeds 42 to 51, out_0.png to out_9.png:
@@ -70,9 +72,22 @@ Examples:
 The same seed, model, adapter and driver give the same file. A PNG holds its settings in the text
 `parameters`, as the A1111 web UI writes them.")]
 pub(crate) struct GenerateArgs {
-    /// Model: a diffusers folder or a .safetensors file of Stable Diffusion 1.x [default: the built-in one]
+    /// Model: a diffusers folder or a .safetensors file of Stable Diffusion 1.x, 2.x or XL [default: the built-in one]
     #[arg(short, long, value_name = "PATH", help_heading = "Model")]
     pub(crate) model: Option<PathBuf>,
+
+    /// Autoencoder in place of the model's: a diffusers folder or a .safetensors file
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub(crate) vae: Option<PathBuf>,
+
+    /// Model that does the last steps, such as SDXL's refiner
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub(crate) refiner: Option<PathBuf>,
+
+    /// Part of the noise schedule after which --refiner takes over, between 0 and 1 [default: 0.8]
+    #[arg(long, value_name = "NUMBER", help_heading = "Model", value_parser = parse_number)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) refiner_start: Option<f64>,
 
     /// Storage of weights and activations: auto, f32 or f16; auto takes f16 where the model has it, on a GPU
     #[arg(long, value_enum, default_value_t, help_heading = "Model", hide_possible_values = true)]
@@ -92,9 +107,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) prompt: String,
 
     /// What the picture shall not show; needs --cfg-scale above 1
-    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    #[arg(help_heading = "Picture", allow_hyphen_values = true)]
-    pub(crate) negative_prompt: String,
+    #[arg(short, long, value_name = "TEXT", help_heading = "Picture", allow_hyphen_values = true)]
+    pub(crate) negative_prompt: Option<String>,
 
     /// Width in pixels, a multiple of 8 for most models [default: the model's own, or that of --init-img]
     #[arg(short = 'W', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
@@ -125,6 +139,11 @@ pub(crate) struct GenerateArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) cfg_scale: Option<f64>,
 
+    /// Take back a part of the contrast that guidance adds: 0 (nothing) to 1; about 0.7 for zero-terminal-SNR models
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0, help_heading = "Sampling")]
+    #[arg(value_parser = parse_number, allow_negative_numbers = true, hide_default_value = true)]
+    pub(crate) guidance_rescale: f64,
+
     /// Seed of the noise; a negative one is replaced by a random one, which is printed
     #[arg(short, long, value_name = "NUMBER", default_value_t = 42, help_heading = "Sampling")]
     #[arg(value_parser = parse_seed, allow_negative_numbers = true)]
@@ -147,6 +166,28 @@ pub(crate) struct GenerateArgs {
     /// Initial noise from a safetensors file: one f32 tensor [1, C, h, w], or the one named noise or latents
     #[arg(long, value_name = "FILE", help_heading = "Sampling")]
     pub(crate) latents: Option<PathBuf>,
+
+    /// Size of the photograph the picture pretends to come from [default: the picture's]
+    #[arg(long, value_name = "WxH", help_heading = "SDXL", value_parser = parse_pair)]
+    pub(crate) original_size: Option<[usize; 2]>,
+
+    /// Size that photograph was brought to [default: the picture's]
+    #[arg(long, value_name = "WxH", help_heading = "SDXL", value_parser = parse_pair)]
+    pub(crate) target_size: Option<[usize; 2]>,
+
+    /// What was cut off it at the left and at the top [default: 0x0]
+    #[arg(long, value_name = "LEFTxTOP", help_heading = "SDXL", value_parser = parse_pair)]
+    pub(crate) crop: Option<[usize; 2]>,
+
+    /// How beautiful the picture is, 1 to 10, to a refiner [default: 6]
+    #[arg(long, value_name = "NUMBER", help_heading = "SDXL", value_parser = parse_number)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) aesthetic_score: Option<f64>,
+
+    /// The same for the negative prompt [default: 2.5]
+    #[arg(long, value_name = "NUMBER", help_heading = "SDXL", value_parser = parse_number)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) negative_aesthetic_score: Option<f64>,
 
     /// Number of pictures; picture i has the seed --seed + i
     #[arg(short, long, value_name = "COUNT", default_value_t = 1, help_heading = "Output")]
@@ -327,6 +368,14 @@ fn cut(text: &str) -> String {
 
 fn parse_count(text: &str) -> Result<usize, &'static str> {
     text.parse().map_err(|_| "expected a whole number, not negative")
+}
+
+/// Two numbers such as `1024x768`.
+fn parse_pair(text: &str) -> Result<[usize; 2], &'static str> {
+    const LARGEST: usize = 65_536;
+    let pair = text.split_once(['x', 'X']).and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
+    pair.filter(|pair| pair.iter().all(|n| *n <= LARGEST))
+        .ok_or("expected two whole numbers, such as 1024x768")
 }
 
 fn parse_seed(text: &str) -> Result<i64, &'static str> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engine::Error;
-use engine::pipelines::{Image, Run};
+use engine::pipelines::{Image, Progress, Run};
 use loaders::safetensors::{self, Data, Tensor};
 
 use crate::failure::Failure;
@@ -17,6 +17,8 @@ pub(crate) struct Dump {
     path: PathBuf,
     latent_shape: [usize; 3],
     tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    /// Whether a refiner has taken over.
+    is_refined: bool,
 }
 
 /// The file of picture `image_idx` of `n_pictures` in `folder`.
@@ -30,13 +32,12 @@ pub(crate) fn dump_path(folder: &Path, image_idx: usize, n_pictures: usize) -> P
 impl Dump {
     /// A dump to `path` of a run whose latents have the shape `[C, h, w]`.
     pub(crate) fn new(path: PathBuf, latent_shape: [usize; 3]) -> Self {
-        Dump { path, latent_shape, tensors: Vec::new() }
+        Dump { path, latent_shape, tensors: Vec::new(), is_refined: false }
     }
 
     /// What a run starts from.
     pub(crate) async fn start(&mut self, run: &Run<'_>, noise: &Noise) -> Result<(), Error> {
-        let context = run.context().await?;
-        self.tensors.push(("context".to_owned(), context.shape().to_vec(), context.into_data()));
+        self.told("", run);
         self.latent("noise", noise.first.clone());
         for (idx, values) in noise.steps.iter().enumerate() {
             self.latent(&format!("step_noise.{idx}"), values.clone());
@@ -47,8 +48,19 @@ impl Dump {
         Ok(())
     }
 
-    /// The latent after the step `step`.
-    pub(crate) async fn step(&mut self, run: &Run<'_>, step: usize) -> Result<(), Error> {
+    /// What the denoiser at work is told.
+    fn told(&mut self, prefix: &str, run: &Run<'_>) {
+        for (name, tensor) in run.conditioning().tensors() {
+            self.tensors.push((format!("{prefix}{name}"), tensor.shape().to_vec(), tensor.data().to_vec()));
+        }
+    }
+
+    /// The latent after the step `step`; with the first of a refiner's steps, what it is told.
+    pub(crate) async fn step(&mut self, run: &Run<'_>, progress: Progress) -> Result<(), Error> {
+        let Progress { step, is_refined, .. } = progress;
+        if is_refined && !std::mem::replace(&mut self.is_refined, true) {
+            self.told("refiner.", run);
+        }
         let latent = run.latent().await?;
         self.latent(&format!("latent.{step}"), latent);
         Ok(())
@@ -58,7 +70,7 @@ impl Dump {
     pub(crate) fn write(mut self, image: &Image) -> Result<(), Failure> {
         let size = image.size();
         let shape = vec![3, size.height, size.width];
-        self.tensors.push(("image".to_owned(), shape, channels_first(image)));
+        self.tensors.push(("image".to_owned(), shape, image.to_channels_first()));
         let tensors: Vec<Tensor<'_>> = self
             .tensors
             .iter()
@@ -73,10 +85,4 @@ impl Dump {
         let [channels, height, width] = self.latent_shape;
         self.tensors.push((name.to_owned(), vec![1, channels, height, width], values));
     }
-}
-
-/// `[H, W, 3]` as `[3, H, W]`.
-fn channels_first(image: &Image) -> Vec<f32> {
-    let values = image.values();
-    (0..3).flat_map(|channel| values.iter().skip(channel).step_by(3)).copied().collect()
 }

@@ -22,6 +22,10 @@ pub(crate) struct Settings<'a> {
     pub(crate) schedule: Schedule,
     /// The model's name.
     pub(crate) model: &'a str,
+    /// The refiner's name.
+    pub(crate) refiner: Option<&'a str>,
+    /// The name of the autoencoder in place of the model's.
+    pub(crate) vae: Option<&'a str>,
 }
 
 impl Settings<'_> {
@@ -45,6 +49,16 @@ impl Settings<'_> {
             ("Size", request.size.to_string()),
             ("Model", self.model.to_owned()),
         ];
+        if let Some(vae) = self.vae {
+            fields.push(("VAE", vae.to_owned()));
+        }
+        if let Some(refiner) = self.refiner {
+            fields.push(("Refiner", refiner.to_owned()));
+            fields.push(("Refiner switch at", request.refiner_start.to_string()));
+        }
+        if request.guidance_rescale > 0.0 {
+            fields.push(("Guidance rescale", request.guidance_rescale.to_string()));
+        }
         if let Some(init) = &request.init {
             fields.push(("Denoising strength", init.strength.to_string()));
         }
@@ -54,8 +68,8 @@ impl Settings<'_> {
             fields.iter().map(|(key, value)| format!("{key}: {}", quoted(value))).collect();
 
         let mut text = format!("{}\n", request.prompt);
-        if !request.negative_prompt.is_empty() {
-            text.push_str(&format!("Negative prompt: {}\n", request.negative_prompt));
+        if let Some(negative) = request.negative_prompt.as_ref().filter(|text| !text.is_empty()) {
+            text.push_str(&format!("Negative prompt: {negative}\n"));
         }
         text + &fields.join(", ")
     }
@@ -73,14 +87,15 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use engine::noise::Seed;
-    use engine::pipelines::{GuidanceScale, Image, InitImage, PixelSize};
+    use engine::pipelines::{GuidanceScale, Image, InitImage, PixelSize, Told};
 
     use super::*;
 
     fn request() -> Request {
         Request {
             prompt: "a lighthouse, at dusk".to_owned(),
-            negative_prompt: String::new(),
+            negative_prompt: None,
+            guidance_rescale: 0.0,
             size: PixelSize { width: 512, height: 768 },
             steps: 25,
             guidance: GuidanceScale(7.0),
@@ -90,12 +105,14 @@ mod tests {
             schedule: None,
             prediction: None,
             init: None,
+            told: Told::default(),
+            refiner_start: 0.8,
         }
     }
 
     fn text(request: &Request, model: &str) -> String {
         let method = Method::from_name("dpm++2m").unwrap();
-        Settings { request, method, schedule: Schedule::Karras, model }.parameters()
+        Settings { request, method, schedule: Schedule::Karras, model, refiner: None, vae: None }.parameters()
     }
 
     #[test]
@@ -112,7 +129,7 @@ mod tests {
         let size = PixelSize { width: 1, height: 1 };
         let init = InitImage { image: Image::new(size, vec![0.0; 3]), strength: 0.6 };
         let request = Request {
-            negative_prompt: "blurry".to_owned(),
+            negative_prompt: Some("blurry".to_owned()),
             guidance: GuidanceScale(7.5),
             rng: RngKind::Cuda,
             init: Some(init),

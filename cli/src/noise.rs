@@ -28,7 +28,7 @@ impl Noise {
         let n = planned.latent_shape.iter().product();
         let mut generator = Generator::new(rng, seed);
         let first = first.unwrap_or_else(|| generator.normal(n));
-        let drawing = planned.trajectory.steps.iter().filter(|step| step.draws_noise);
+        let drawing = planned.steps().filter(|step| step.draws_noise);
         Noise { first, steps: drawing.map(|_| generator.normal(n)).collect() }
     }
 

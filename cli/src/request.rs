@@ -2,7 +2,7 @@
 
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{
-    GuidanceScale, Image, InitImage, Model, PixelSize, Precision, PredictionType, Request,
+    GuidanceScale, Image, InitImage, Model, PixelSize, Precision, PredictionType, Request, Told,
 };
 use loaders::RgbPicture;
 
@@ -18,6 +18,9 @@ const STEPS: usize = 20;
 
 /// Guidance where neither the user nor the model's card says.
 const CFG_SCALE: f64 = 7.0;
+
+/// Where a refiner takes over where the user does not say: Podell et al. 2023.
+const REFINER_START: f64 = 0.8;
 
 /// Strength where the user does not say.
 const STRENGTH: f64 = 0.75;
@@ -42,6 +45,9 @@ pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
     if args.strength.is_some() && args.init_img.is_none() {
         return Err(Failure::usage("--strength", "--init-img beside it", "none"));
     }
+    if args.refiner_start.is_some() && args.refiner.is_none() {
+        return Err(Failure::usage("--refiner-start", "--refiner beside it", "none"));
+    }
     if args.latents.is_some() && args.batch_count > 1 {
         let found = format!("--batch-count {}", args.batch_count);
         return Err(Failure::usage("--latents", "one picture: each would start from the same noise", found));
@@ -59,6 +65,7 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
     let mut request = Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
+        guidance_rescale: args.guidance_rescale,
         size,
         steps: args.steps.unwrap_or(if is_builtin { builtin::STEPS } else { STEPS }),
         guidance: GuidanceScale(args.cfg_scale.unwrap_or(if is_builtin {
@@ -78,6 +85,8 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
             PredictionArg::V => PredictionType::V,
         }),
         init: None,
+        told: told(args),
+        refiner_start: args.refiner_start.unwrap_or(REFINER_START),
     };
     if let Some(picture) = picture {
         // No picture is stretched to a size that cannot be drawn.
@@ -86,6 +95,21 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
         request.init = Some(InitImage { image, strength: args.strength.unwrap_or(STRENGTH) });
     }
     Ok(request)
+}
+
+/// What SDXL is told besides the prompt.
+fn told(args: &GenerateArgs) -> Told {
+    let size = |pair: Option<[usize; 2]>| pair.map(|[width, height]| PixelSize { width, height });
+    let [crop_left, crop_top] = args.crop.unwrap_or_default();
+    let default = Told::default();
+    Told {
+        original: size(args.original_size),
+        crop_top,
+        crop_left,
+        target: size(args.target_size),
+        aesthetic_score: args.aesthetic_score.unwrap_or(default.aesthetic_score),
+        negative_aesthetic_score: args.negative_aesthetic_score.unwrap_or(default.negative_aesthetic_score),
+    }
 }
 
 /// The size asked for; a side that is not takes the initial picture's, rounded down to what the model can draw, or the

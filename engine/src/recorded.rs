@@ -1,8 +1,8 @@
 //! A run that PyTorch recorded against ours, stage by stage.
 //!
-//! A folder holds `reference.json`, the request, and `reference.safetensors`, f32 in PyTorch's layouts: `context`, `noise`,
-//! `step_noise.i`, `encoded`, `latent.i` and `image`. Ours runs freely from the recorded noise. Called by `photogram validate
-//! --reference` and by the golden tests.
+//! A folder holds `reference.json`, the request, and `reference.safetensors`, f32 in PyTorch's layouts: `context`, `pooled`,
+//! `time_ids`, `noise`, `step_noise.i`, `encoded`, `latent.i` and `image`, and under `refiner.` what a refiner is told. Ours runs
+//! freely from the recorded noise. Called by `photogram validate --reference` and by the golden tests.
 
 use std::path::Path;
 
@@ -16,12 +16,15 @@ use crate::error::Error;
 use crate::noise::{RngKind, Seed};
 use crate::pipelines::{
     GuidanceScale, Image, InitImage, Model, NoiseSource, Pipeline, PixelSize, Precision, PredictionType,
-    Request,
+    Request, Told,
 };
 use crate::samplers::{Method, Schedule};
 
 /// Parameters of a denoiser from which [`Class::LargeNetwork`] applies.
 const LARGE: u64 = 100_000_000;
+
+/// Where a refiner takes over if a reference does not say: Podell et al. 2023.
+const REFINER_START: f64 = 0.8;
 
 /// One stage of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,66 +58,105 @@ impl RecordedRun {
     }
 }
 
+/// A recorded run, read and not yet repeated.
+pub struct Reference {
+    /// The model, with the reference's autoencoder and refiner.
+    pub model: Model,
+    /// What was asked of it.
+    pub request: Request,
+    tensors: Checkpoint,
+}
+
 /// Runs the reference in `folder` on `gpu` and compares every stage.
 ///
 /// # Errors
-/// [`Error`]: a file is missing or malformed, a value of the request is not supported, the device failed. A stage that
-/// differs is no error.
+/// As [`Reference::open`] and [`Reference::run`].
 pub async fn run_recorded(gpu: Gpu, folder: &Path, precision: Precision) -> Result<RecordedRun, Error> {
-    let source = FileSource::open(folder.join("reference.json"))?;
-    let config = Config::read(&source).await?;
-    let tensors = Checkpoint::open(folder.join("reference.safetensors"), &Limits::default()).await?;
-    let model = Model::open(&folder.join(config.require::<String>("model")?), precision).await?;
-    let request = read_request(&config, folder)?;
-    let parameters: u64 =
-        model.unet.weights.checkpoint().tensors().map(|(_, tensor)| tensor.n_values()).sum();
-    let class = if parameters > LARGE { Class::LargeNetwork } else { Class::Network };
-    let mut pipeline = Pipeline::new(gpu, model);
-    let dtype = pipeline.dtype();
-
-    let mut stages = Vec::new();
-    let mut note = |name: &str, expected: &[f32], found: &[f32]| {
-        stages
-            .push(Stage { name: name.to_owned(), comparison: compare_values(expected, found, class, dtype) });
-    };
-    let recorded = Recorded { tensors: &tensors };
-    let [channels, height, width] = pipeline.latent_shape(request.size);
-    let latent_shape = [1, channels, height, width];
-    let noise = recorded.require("noise", &latent_shape).await?;
-    let mut step_noise = Vec::new();
-    while let Some(values) = recorded.get(&format!("step_noise.{}", step_noise.len()), &latent_shape).await? {
-        step_noise.push(values);
-    }
-
-    let mut run = pipeline.start_from(&request, NoiseSource::recorded(noise, step_noise)).await?;
-    let context = run.context().await?;
-    note("context", &recorded.require("context", context.shape()).await?, context.data());
-    if let Some(encoded) = run.encoded().await? {
-        note("encoded", &recorded.require("encoded", &latent_shape).await?, &encoded);
-    }
-    while let Some(progress) = run.next().await? {
-        let name = format!("latent.{}", progress.step);
-        note(&name, &recorded.require(&name, &latent_shape).await?, &run.latent().await?);
-    }
-    let last = format!("latent.{}", run.total() - 1);
-    let image = run.decode().await?;
-    let image_shape = [3, request.size.height, request.size.width];
-    let expected = recorded.require("image", &image_shape).await?;
-    let found = channels_first(&image);
-    note("image", &expected, &found);
-    drop(run);
-
-    let latent = pipeline.upload_latent(&recorded.require(&last, &latent_shape).await?, request.size).await?;
-    let decoded = pipeline.decode(&latent).await?;
-    note("image from the recorded latent", &expected, &channels_first(&decoded));
-    Ok(RecordedRun { stages, image_psnr: psnr(&expected, &found), dtype })
+    Reference::open(folder, precision).await?.run(gpu).await
 }
 
-/// A picture in PyTorch's layout, `[3, H, W]`.
-fn channels_first(image: &Image) -> Vec<f32> {
-    let values = image.values();
-    let pixels = values.len() / 3;
-    (0..values.len()).map(|i| values[i % pixels * 3 + i / pixels]).collect()
+impl Reference {
+    /// Reads the reference in `folder`.
+    ///
+    /// # Errors
+    /// [`Error`]: a file is missing or malformed, a value of the request is not supported.
+    pub async fn open(folder: &Path, precision: Precision) -> Result<Self, Error> {
+        let source = FileSource::open(folder.join("reference.json"))?;
+        let config = Config::read(&source).await?;
+        let tensors = Checkpoint::open(folder.join("reference.safetensors"), &Limits::default()).await?;
+        let mut model = Model::open(&folder.join(config.require::<String>("model")?), precision).await?;
+        if let Some(vae) = config.get::<String>("vae")? {
+            model = model.with_vae(&folder.join(vae)).await?;
+        }
+        if let Some(refiner) = config.get::<String>("refiner")? {
+            model = model.with_refiner(Model::open(&folder.join(refiner), precision).await?)?;
+        }
+        let request = read_request(&config, folder)?;
+        Ok(Reference { model, request, tensors })
+    }
+
+    /// Repeats the run on `gpu` and compares every stage.
+    ///
+    /// # Errors
+    /// [`Error`]: a recorded tensor is missing or malformed, the device failed. A stage that differs is no error.
+    pub async fn run(self, gpu: Gpu) -> Result<RecordedRun, Error> {
+        let Reference { model, request, tensors } = self;
+        let parameters: u64 =
+            model.unet.weights.checkpoint().tensors().map(|(_, tensor)| tensor.n_values()).sum();
+        let class = if parameters > LARGE { Class::LargeNetwork } else { Class::Network };
+        let mut pipeline = Pipeline::new(gpu, model);
+        let dtype = pipeline.dtype();
+
+        let mut stages = Vec::new();
+        let mut note = |name: &str, expected: &[f32], found: &[f32]| {
+            stages.push(Stage {
+                name: name.to_owned(),
+                comparison: compare_values(expected, found, class, dtype),
+            });
+        };
+        let recorded = Recorded { tensors: &tensors };
+        let [channels, height, width] = pipeline.latent_shape(request.size);
+        let latent_shape = [1, channels, height, width];
+        let noise = recorded.require("noise", &latent_shape).await?;
+        let mut step_noise = Vec::new();
+        while let Some(values) =
+            recorded.get(&format!("step_noise.{}", step_noise.len()), &latent_shape).await?
+        {
+            step_noise.push(values);
+        }
+
+        let mut run = pipeline.start_from(&request, NoiseSource::recorded(noise, step_noise)).await?;
+        for (name, tensor) in run.conditioning().tensors() {
+            note(name, &recorded.require(name, tensor.shape()).await?, tensor.data());
+        }
+        if let Some(encoded) = run.encoded().await? {
+            note("encoded", &recorded.require("encoded", &latent_shape).await?, &encoded);
+        }
+        let mut is_refined = false;
+        while let Some(progress) = run.next().await? {
+            if progress.is_refined && !std::mem::replace(&mut is_refined, true) {
+                for (name, tensor) in run.conditioning().tensors() {
+                    let name = format!("refiner.{name}");
+                    note(&name, &recorded.require(&name, tensor.shape()).await?, tensor.data());
+                }
+            }
+            let name = format!("latent.{}", progress.step);
+            note(&name, &recorded.require(&name, &latent_shape).await?, &run.latent().await?);
+        }
+        let last = format!("latent.{}", run.total() - 1);
+        let image = run.decode().await?;
+        let image_shape = [3, request.size.height, request.size.width];
+        let expected = recorded.require("image", &image_shape).await?;
+        let found = image.to_channels_first();
+        note("image", &expected, &found);
+        drop(run);
+
+        let latent =
+            pipeline.upload_latent(&recorded.require(&last, &latent_shape).await?, request.size).await?;
+        let decoded = pipeline.decode(&latent).await?;
+        note("image from the recorded latent", &expected, &decoded.to_channels_first());
+        Ok(RecordedRun { stages, image_psnr: psnr(&expected, &found), dtype })
+    }
 }
 
 /// The recorded tensors.
@@ -167,15 +209,39 @@ fn read_request(config: &Config, folder: &Path) -> Result<Request, Error> {
     };
     Ok(Request {
         prompt: config.require("prompt")?,
-        negative_prompt: config.or("negative_prompt", String::new())?,
+        negative_prompt: config.get("negative_prompt")?,
         size,
         steps: config.require_count("steps", 1..=1_000_000)?,
         guidance: GuidanceScale(config.or("cfg_scale", 7.5)?),
+        guidance_rescale: config.or("guidance_rescale", 0.0)?,
         seed: Seed(config.or::<usize>("seed", 0)? as u64),
         rng: RngKind::Cpu,
         sampler: Some(sampler),
         schedule: Some(schedule.ok_or_else(|| config.unsupported("schedule", ""))?),
         prediction,
         init,
+        told: read_told(config)?,
+        refiner_start: config.or("refiner_start", REFINER_START)?,
+    })
+}
+
+fn read_told(config: &Config) -> Result<Told, Error> {
+    let pair = |key: &str| -> Result<Option<[usize; 2]>, Error> {
+        match config.get::<Vec<usize>>(key)?.as_deref() {
+            None => Ok(None),
+            Some(&[rows, columns]) => Ok(Some([rows, columns])),
+            Some(_) => Err(config.unexpected(key, "two numbers, rows and columns").into()),
+        }
+    };
+    let size = |key: &str| Ok::<_, Error>(pair(key)?.map(|[height, width]| PixelSize { width, height }));
+    let [crop_top, crop_left] = pair("crop")?.unwrap_or_default();
+    let default = Told::default();
+    Ok(Told {
+        original: size("original_size")?,
+        crop_top,
+        crop_left,
+        target: size("target_size")?,
+        aesthetic_score: config.or("aesthetic_score", default.aesthetic_score)?,
+        negative_aesthetic_score: config.or("negative_aesthetic_score", default.negative_aesthetic_score)?,
     })
 }

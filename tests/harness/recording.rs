@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use engine::graph::{Graph, Rate, ValueId};
-use engine::models::{ClipText, UNet, VaeKl};
+use engine::models::{HiddenState, TextOutputs, UNet, VaeKl};
 use engine::nn::Net;
-use engine::pipelines::{Model, Precision};
+use engine::pipelines::{Model, Precision, TextEncoder};
 use engine::weights::Weights;
 use kernels::check::{Class, compare};
 use kernels::{DType, HostTensor, TensorType};
@@ -38,8 +38,15 @@ pub struct Network<'m> {
 }
 
 /// Module paths that are no value of our graphs: time embeddings' sinusoids and token embeddings are made on the host and
-/// checked as inputs, and an activation after a norm has no name of its own.
-const ON_HOST: [&str; 3] = ["unet.time_proj", "text_encoder.embeddings", "conv_act"];
+/// checked as inputs, an activation after a norm has no name of its own, and the pooled token is picked on the host, after every
+/// token's projection (`golden.rs` compares it).
+const ON_HOST: [&str; 5] = [
+    "unet.time_proj",
+    "text_encoder.embeddings",
+    "text_encoder_2.embeddings",
+    "text_encoder_2.text_projection",
+    "conv_act",
+];
 
 /// Every recording of `fixtures/blocks`, by name.
 pub fn recordings() -> Vec<Recording> {
@@ -76,25 +83,31 @@ impl Recording {
         self.order.iter().filter(|name| !is_on_host(name)).count()
     }
 
-    /// The four networks of `model`, this recording's own, in the order they ran.
+    /// The networks of `model`, this recording's own, in the order they ran.
     pub fn networks<'m>(&self, model: &'m Model) -> Vec<Network<'m>> {
-        [
-            ("text_encoder", ["text_encoder."; 2], self.text(&model.text)),
+        let text = model.text.iter().map(|text| {
+            let part = text.network.part();
+            let prefix = if part == "text_encoder" { "text_encoder." } else { "text_encoder_2." };
+            (part, [prefix; 2], self.text(text))
+        });
+        let others = [
             ("unet", ["unet."; 2], self.unet(&model.unet)),
             ("vae.encoder", ["vae.encoder.", "vae.quant_conv"], self.encoder(&model.vae)),
             ("vae.decoder", ["vae.decoder.", "vae.post_quant_conv"], self.decoder(&model.vae)),
-        ]
-        .into_iter()
-        .map(|(part, prefixes, (net, given))| {
-            let blocks = self
-                .order
-                .iter()
-                .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)) && !is_on_host(name))
-                .cloned()
-                .collect();
-            Network { part, net, given, blocks }
-        })
-        .collect()
+        ];
+        text.chain(others)
+            .map(|(part, prefixes, (net, given))| {
+                let blocks = self
+                    .order
+                    .iter()
+                    .filter(|name| {
+                        prefixes.iter().any(|prefix| name.starts_with(prefix)) && !is_on_host(name)
+                    })
+                    .cloned()
+                    .collect();
+                Network { part, net, given, blocks }
+            })
+            .collect()
     }
 
     /// A recorded tensor as one of ours of type `ty`.
@@ -121,13 +134,16 @@ impl Recording {
         }
     }
 
-    fn text<'m>(&self, text: &'m ClipText) -> (Net<'m>, HashMap<ValueId, HostTensor>) {
-        let ids = self.ids("input.text_encoder.input_ids");
-        let embedded = block_on(text.embed(&ids)).expect("fixtures are sound");
-        let (net, _) = text.build(ids.len(), ids[0].len(), DType::F32).expect("fixtures are sound");
-        let ty = TensorType::f32([ids.len(), ids[0].len(), text.config.width]);
+    fn text<'m>(&self, text: &'m TextEncoder) -> (Net<'m>, HashMap<ValueId, HostTensor>) {
+        let (network, part) = (&text.network, text.network.part());
+        let ids = self.ids(&format!("input.{part}.input_ids"));
+        let embedded = block_on(network.embed(&ids)).expect("fixtures are sound");
+        // Every block was recorded, those too that the pipeline does not need.
+        let whole = TextOutputs { context: HiddenState::Last, ..text.outputs };
+        let (net, _) = network.build(ids.len(), ids[0].len(), DType::F32, whole).expect("fixtures are sound");
+        let ty = TensorType::f32([ids.len(), ids[0].len(), network.config.width]);
         let embedded = HostTensor::new(ty, embedded);
-        let expected = self.tensor("text_encoder.embeddings", embedded.ty());
+        let expected = self.tensor(&format!("{part}.embeddings"), embedded.ty());
         assert!(compare(&expected, &embedded, Class::Move, DType::F32).pass, "{}: embeddings", self.name);
         let given = HashMap::from([(net.graph.inputs()[0], embedded)]);
         (net, given)
@@ -149,8 +165,33 @@ impl Recording {
         let x_id = net.input("x", x.ty().clone(), Rate::Step);
         let context_id = net.input("context", context.ty().clone(), Rate::Prompt);
         unet.forward(&mut net, x_id, context_id).expect("fixtures are sound");
-        let time_id = net.graph.inputs()[2];
-        (net, HashMap::from([(x_id, x), (context_id, context), (time_id, time)]))
+        let mut given = HashMap::from([(x_id, x), (context_id, context)]);
+        let inputs = net.graph.inputs();
+        given.insert(inputs[2], time);
+        if let Some(added) = inputs.get(3) {
+            given.insert(*added, self.added(unet));
+        }
+        (net, given)
+    }
+
+    /// The pooled prompts and the sinusoids of the numbers beside them.
+    fn added(&self, unet: &UNet) -> HostTensor {
+        let (config, added) = (&unet.config, unet.config.added.expect("it has such an input"));
+        let (pooled, numbers) = (self.plain("input.unet.text_embeds"), self.plain("input.unet.time_ids"));
+        let mut values = Vec::new();
+        for row in 0..pooled.shape()[0] {
+            let (width, count) = (pooled.shape().channels(), numbers.shape().channels());
+            values.extend_from_slice(&pooled.data()[row * width..][..width]);
+            for i in 0..count {
+                values.extend(kernels::host::time_embedding(
+                    numbers.at(row * count + i),
+                    added.time_features,
+                    config.flip_sin_to_cos,
+                    config.freq_shift,
+                ));
+            }
+        }
+        HostTensor::f32([pooled.shape()[0], added.features], values)
     }
 
     fn decoder<'m>(&self, vae: &'m VaeKl) -> (Net<'m>, HashMap<ValueId, HostTensor>) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use engine::device::Gpu;
 use engine::pipelines::{Image, Model, Pipeline, Planned, Request};
+use kernels::DType;
 use loaders::RgbPicture;
 use serde_json::json;
 
@@ -52,6 +53,14 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
         Some(path) => Model::open(path, args.precision.into()).await?,
         None => builtin::open(args.precision.into()).await?,
     };
+    let model = match &args.vae {
+        Some(path) => model.with_vae(path).await?,
+        None => model,
+    };
+    let model = match &args.refiner {
+        Some(path) => model.with_refiner(Model::open(path, args.precision.into()).await?)?,
+        None => model,
+    };
     let request = build_request(args, &model)?;
     let planned = model.check(&request)?;
     let latents = match &args.latents {
@@ -65,19 +74,28 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     report.stage("compiling kernels, loading weights");
     let gpu = Gpu::open(args.adapter.clone()).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
+    let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu, model);
+    let encoding = Instant::now();
+    pipeline.condition(&request).await?;
+    let encode = encoding.elapsed();
     pipeline.prepare(&request).await?;
     report.detail(&format!(
         "{}: {}, {} steps of {} ({}), {}",
         pipeline.model().name,
         request.size,
-        planned.trajectory.steps.len(),
+        planned.steps().count(),
         planned.method.name,
         planned.trajectory.schedule.name(),
         pipeline.dtype(),
     ));
-    let mut drawing = Drawing { args, report: &report, planned, seconds: Seconds::default() };
-    drawing.seconds.load = started.elapsed();
+    if pipeline.dtype() == DType::F16 && pipeline.vae_dtype() == DType::F32 {
+        report.note(
+            "the autoencoder runs in f32: its configuration says that f16 overflows in it (force_upcast)",
+        );
+    }
+    let seconds = Seconds { load: started.elapsed() - encode, encode, ..Seconds::default() };
+    let mut drawing = Drawing { args, report: &report, planned, refiner, seconds };
 
     for (image_idx, path) in outputs.iter().enumerate() {
         let request = Request { seed: request.seed.of_image(image_idx), ..request.clone() };
@@ -104,6 +122,8 @@ struct Drawing<'a> {
     args: &'a GenerateArgs,
     report: &'a Report,
     planned: Planned,
+    /// The refiner's name.
+    refiner: Option<String>,
     seconds: Seconds,
 }
 
@@ -117,6 +137,7 @@ impl Drawing<'_> {
     ) -> Result<Image, Failure> {
         let encoding = Instant::now();
         let noise = Noise::draw(&self.planned, request.rng, request.seed, latents);
+        let vae_dtype = pipeline.vae_dtype();
         let mut run = pipeline.start_from(request, noise.source()).await?;
         let mut dump = self.args.dump.as_ref().map(|folder| {
             let path = dump_path(folder, image_idx, self.args.batch_count);
@@ -135,7 +156,7 @@ impl Drawing<'_> {
         let mut step_started = Instant::now();
         while let Some(progress) = run.next().await? {
             if let Some(dump) = &mut dump {
-                dump.step(&run, progress.step).await?;
+                dump.step(&run, progress).await?;
             } else if self.args.stats.is_some() {
                 // A step is only queued; what it took is known once its latent is there.
                 run.latent().await?;
@@ -148,6 +169,10 @@ impl Drawing<'_> {
         self.report.stage("decoding");
         let decoding = Instant::now();
         let image = run.decode().await?;
+        drop(run);
+        if pipeline.vae_dtype() != vae_dtype {
+            self.report.note("the autoencoder's numbers left f16's range: decoded once more in f32");
+        }
         self.seconds.decode += decoding.elapsed();
         if let Some(dump) = dump {
             dump.write(&image)?;
@@ -160,11 +185,15 @@ impl Drawing<'_> {
         let picture = RgbPicture::new(size.width as u32, size.height as u32, image.to_rgb8());
         let picture =
             picture.ok_or_else(|| Failure::new(Code::Bug, format!("a picture of {size} pixels")))?;
+        let vae = self.args.vae.as_ref().and_then(|path| path.file_name());
+        let vae = vae.map(|name| name.to_string_lossy());
         let settings = Settings {
             request,
             method: self.planned.method,
             schedule: self.planned.trajectory.schedule,
             model,
+            refiner: self.refiner.as_deref(),
+            vae: vae.as_deref(),
         };
         let parameters = settings.parameters();
         let texts: &[(&str, &str)] = match self.args.no_metadata {

@@ -39,6 +39,8 @@ pub enum Packing {
     Vector,
     /// A linear layer's `[O, I]` or a 1x1 convolution's `[O, I, 1, 1]` -> `[I', O]`, `I'` rounded up to 4 with zeros.
     Linear,
+    /// A matrix `[I, O]` that is multiplied from the left, not a linear layer's -> `[I', O]` as [`Packing::Linear`].
+    Transposed,
     /// A convolution's `[O, I, KH, KW]` -> `[KH, KW, I', O]`, `I'` rounded up to 4 with zeros.
     Conv,
 }

@@ -1,6 +1,6 @@
 //! CLIP's text encoder, which turns a prompt's tokens into the context of a diffusion model.
 //!
-//! Source: transformers.models.clip.CLIPTextModel.
+//! Source: transformers.models.clip.CLIPTextModel and CLIPTextModelWithProjection.
 
 use kernels::ops::{Activate, Activation, Attention};
 use kernels::{DType, TensorType};
@@ -31,6 +31,34 @@ pub struct ClipTextConfig {
     pub activation: Activation,
     /// Epsilon of the norms.
     pub eps: f64,
+    /// Features of the pooled output, where the encoder has one.
+    pub projection: usize,
+    /// The token whose features are pooled; `2` stands for the one with the highest id.
+    pub end: u32,
+}
+
+/// The end token of configurations that transformers wrote before 2023, whatever the tokenizer's is: there the token with the
+/// highest id is pooled.
+///
+/// Source: transformers' CLIPTextTransformer.
+const LEGACY_END: u32 = 2;
+
+/// Which of the encoder's states is the context of a diffusion model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HiddenState {
+    /// That after the last layer and the final norm.
+    Last,
+    /// That before the last layer, without a norm.
+    Penultimate,
+}
+
+/// What is computed from a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TextOutputs {
+    /// The state that is the context.
+    pub context: HiddenState,
+    /// Whether the pooled output is wanted too.
+    pub pooled: bool,
 }
 
 impl ClipTextConfig {
@@ -45,6 +73,34 @@ impl ClipTextConfig {
             vocabulary: 49_408,
             activation: Activation::QuickGelu,
             eps: 1e-5,
+            projection: 768,
+            end: 49_407,
+        }
+    }
+
+    /// SD 2.x's encoder, OpenCLIP's ViT-H/14 without its last layer.
+    pub fn open_clip_vit_h() -> Self {
+        ClipTextConfig {
+            width: 1024,
+            intermediate: 4096,
+            layers: 23,
+            heads: 16,
+            activation: Activation::Gelu,
+            projection: 1024,
+            ..Self::clip_vit_large()
+        }
+    }
+
+    /// SDXL's second encoder, OpenCLIP's ViT-bigG/14.
+    pub fn open_clip_vit_big_g() -> Self {
+        ClipTextConfig {
+            width: 1280,
+            intermediate: 5120,
+            layers: 32,
+            heads: 20,
+            activation: Activation::Gelu,
+            projection: 1280,
+            ..Self::clip_vit_large()
         }
     }
 
@@ -68,6 +124,8 @@ impl ClipTextConfig {
             vocabulary: config.count("vocab_size", 1..=1 << 24)?.unwrap_or(49_408),
             activation,
             eps: config.or("layer_norm_eps", 1e-5)?,
+            projection: config.count("projection_dim", SANE_CHANNELS)?.unwrap_or(512),
+            end: config.count("eos_token_id", 0..=1 << 24)?.unwrap_or(49_407) as u32,
         };
         if !read.width.is_multiple_of(read.heads) {
             return Err(config
@@ -80,18 +138,16 @@ impl ClipTextConfig {
 }
 
 /// Keys that do not change what the encoder computes.
-const REMARKS: [&str; 13] = [
+const REMARKS: [&str; 11] = [
     "architectures",
     "attention_dropout",
     "bos_token_id",
     "dropout",
     "dtype",
-    "eos_token_id",
     "initializer_factor",
     "initializer_range",
     "model_type",
     "pad_token_id",
-    "projection_dim",
     "torch_dtype",
     "transformers_version",
 ];
@@ -102,14 +158,40 @@ pub struct ClipText {
     pub config: ClipTextConfig,
     /// Its weights.
     pub weights: Weights,
+    /// The part of the pipeline it is, with which its values' names begin: `text_encoder`.
+    part: &'static str,
 }
 
 impl ClipText {
     /// The encoder in `checkpoint`, whose names may have transformers' `text_model.` in front or not.
-    pub fn new(config: ClipTextConfig, checkpoint: &Checkpoint, f16: bool) -> Self {
-        let prefixed = checkpoint.get("text_model.final_layer_norm.weight").is_some();
-        let checkpoint = if prefixed { checkpoint.scoped("text_model.") } else { checkpoint.clone() };
-        ClipText { config, weights: Weights::new(checkpoint, f16) }
+    ///
+    /// # Errors
+    /// [`loaders::Error`] if a tensor is there under both names.
+    pub fn new(
+        part: &'static str,
+        config: ClipTextConfig,
+        checkpoint: &Checkpoint,
+        f16: bool,
+    ) -> Result<Self, Error> {
+        let checkpoint = checkpoint
+            .renamed_with(|name| Some(name.strip_prefix("text_model.").unwrap_or(name).to_owned()))?;
+        Ok(ClipText { config, weights: Weights::new(checkpoint, f16), part })
+    }
+
+    /// The part of a pipeline that it is: `text_encoder`, `text_encoder_2`.
+    pub fn part(&self) -> &'static str {
+        self.part
+    }
+
+    /// Where in a prompt the token is whose features are pooled.
+    ///
+    /// # Source    transformers.models.clip.CLIPTextTransformer
+    pub fn pooled_position(&self, tokens: &[u32]) -> usize {
+        let end = match self.config.end {
+            LEGACY_END => tokens.iter().copied().max().unwrap_or_default(),
+            end => end,
+        };
+        tokens.iter().position(|token| *token == end).unwrap_or_default()
     }
 
     /// Token and position embeddings of prompts of equal length, one after the other: `[B * S * width]`.
@@ -129,22 +211,42 @@ impl ClipText {
         Ok(embedded)
     }
 
-    /// The network on embedded prompts: input `embeddings: [B, S, width]` f32, result `[B, S, width]` of `dtype` after
-    /// the final norm.
+    /// The network on embedded prompts: input `embeddings: [B, S, width]` f32; results the context `[B, S, width]` of
+    /// `dtype`, and if the pooled output is wanted every token's projection, `[B, S, projection]`, of which that at
+    /// [`ClipText::pooled_position`] is the pooled output.
     ///
     /// # Errors
     /// [`Error::Load`] naming a missing tensor or an unexpected shape.
-    pub fn build(&self, batch: usize, tokens: usize, dtype: DType) -> Result<(Net<'_>, ValueId), Error> {
+    pub fn build(
+        &self,
+        batch: usize,
+        tokens: usize,
+        dtype: DType,
+        outputs: TextOutputs,
+    ) -> Result<(Net<'_>, Vec<ValueId>), Error> {
         let config = &self.config;
-        let mut net = Net::new("text_encoder", &self.weights);
+        let mut net = Net::new(self.part, &self.weights);
         let ty = TensorType::f32([batch, tokens, config.width]);
         let embeddings = net.input("embeddings", ty, Rate::Step);
         let mut x = net.cast(embeddings, dtype)?;
-        for layer in 0..config.layers {
+        for layer in 0..config.layers - 1 {
             x = net.module(&format!("encoder.layers.{layer}"), |net| self.layer(net, x))?;
         }
-        let context = net.layer_norm("final_layer_norm", x, config.eps)?;
-        Ok((net, context))
+        let penultimate = x;
+        if outputs == (TextOutputs { context: HiddenState::Penultimate, pooled: false }) {
+            return Ok((net, vec![penultimate]));
+        }
+        let last = format!("encoder.layers.{}", config.layers - 1);
+        x = net.module(&last, |net| self.layer(net, x))?;
+        let normed = net.layer_norm("final_layer_norm", x, config.eps)?;
+        let mut results = vec![match outputs.context {
+            HiddenState::Last => normed,
+            HiddenState::Penultimate => penultimate,
+        }];
+        if outputs.pooled {
+            results.push(net.text_projection("text_projection", normed, config.projection)?);
+        }
+        Ok((net, results))
     }
 
     fn layer(&self, net: &mut Net<'_>, x: ValueId) -> Result<ValueId, Error> {

@@ -10,8 +10,8 @@ use loaders::{Config, FromJson};
 
 use crate::error::Error;
 
-pub use clip_text::{ClipText, ClipTextConfig};
-pub use unet::{UNet, UNetConfig};
+pub use clip_text::{ClipText, ClipTextConfig, HiddenState, TextOutputs};
+pub use unet::{AddedConfig, UNet, UNetConfig};
 pub use vae_kl::{VaeKl, VaeKlConfig};
 
 /// Refuses any value of `key` but `default`, which is also what an absent key means.

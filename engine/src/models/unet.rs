@@ -1,4 +1,4 @@
-//! The denoiser of Stable Diffusion 1.x and 2.x.
+//! The denoiser of Stable Diffusion 1.x, 2.x and XL.
 //!
 //! Source: diffusers.models.unets.UNet2DConditionModel.
 
@@ -27,6 +27,31 @@ pub struct UNetLevel {
     pub attention_down: bool,
     /// Whether the up block has transformers.
     pub attention_up: bool,
+}
+
+/// Features of a head in SD 2.x and XL.
+const HEAD: usize = 64;
+
+impl UNetLevel {
+    /// A level of two residual blocks; `transformer_layers` 0: without transformers.
+    fn uniform(channels: usize, heads: usize, transformer_layers: usize) -> Self {
+        let attention = transformer_layers > 0;
+        let transformer_layers = transformer_layers.max(1);
+        UNetLevel {
+            channels,
+            layers: 2,
+            heads,
+            transformer_layers,
+            attention_down: attention,
+            attention_up: attention,
+        }
+    }
+
+    /// A smallest level whose only transformer is in the middle block.
+    fn last(channels: usize, heads: usize, transformer_layers: usize) -> Self {
+        let level = UNetLevel::uniform(channels, heads, transformer_layers);
+        UNetLevel { attention_down: false, attention_up: false, ..level }
+    }
 }
 
 /// The UNet's `config.json`.
@@ -60,24 +85,28 @@ pub struct UNetConfig {
     pub conv_out_kernel: usize,
     /// Zeros around an image before it is halved.
     pub downsample_padding: usize,
+    /// What is embedded besides the timestep.
+    pub added: Option<AddedConfig>,
+}
+
+/// An embedding that is added to the timestep's: diffusers' `text_time`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedConfig {
+    /// Features of what is embedded: a pooled prompt and sinusoids of several numbers, one after the other.
+    pub features: usize,
+    /// Sinusoids of each number.
+    pub time_features: usize,
 }
 
 impl UNetConfig {
     /// SD 1.x's UNet, which single files do not describe.
     pub fn stable_diffusion_1() -> Self {
-        let level = |channels, attention| UNetLevel {
-            channels,
-            layers: 2,
-            heads: 8,
-            transformer_layers: 1,
-            attention_down: attention,
-            attention_up: attention,
-        };
+        let level = |channels, transformer_layers| UNetLevel::uniform(channels, 8, transformer_layers);
         UNetConfig {
             in_channels: 4,
             out_channels: 4,
             sample_size: 64,
-            levels: vec![level(320, true), level(640, true), level(1280, true), level(1280, false)],
+            levels: vec![level(320, 1), level(640, 1), level(1280, 1), UNetLevel::last(1280, 8, 1)],
             cross_attention_dim: 768,
             groups: 32,
             eps: 1e-5,
@@ -88,6 +117,43 @@ impl UNetConfig {
             conv_in_kernel: 3,
             conv_out_kernel: 3,
             downsample_padding: 1,
+            added: None,
+        }
+    }
+
+    /// SD 2.x's UNet.
+    pub fn stable_diffusion_2() -> Self {
+        let level = |channels| UNetLevel::uniform(channels, channels / HEAD, 1);
+        UNetConfig {
+            sample_size: 96,
+            levels: vec![level(320), level(640), level(1280), UNetLevel::last(1280, 1280 / HEAD, 1)],
+            cross_attention_dim: 1024,
+            linear_projection: true,
+            ..Self::stable_diffusion_1()
+        }
+    }
+
+    /// SDXL's UNet.
+    pub fn stable_diffusion_xl() -> Self {
+        let level = |channels, layers| UNetLevel::uniform(channels, channels / HEAD, layers);
+        UNetConfig {
+            sample_size: 128,
+            levels: vec![level(320, 0), level(640, 2), level(1280, 10)],
+            cross_attention_dim: 2048,
+            linear_projection: true,
+            added: Some(AddedConfig { features: 1280 + 6 * 256, time_features: 256 }),
+            ..Self::stable_diffusion_1()
+        }
+    }
+
+    /// The UNet of SDXL's refiner.
+    pub fn stable_diffusion_xl_refiner() -> Self {
+        let level = |channels, layers| UNetLevel::uniform(channels, channels / HEAD, layers);
+        UNetConfig {
+            levels: vec![level(384, 0), level(768, 4), level(1536, 4), UNetLevel::last(1536, 1536 / HEAD, 4)],
+            cross_attention_dim: 1280,
+            added: Some(AddedConfig { features: 1280 + 5 * 256, time_features: 256 }),
+            ..Self::stable_diffusion_xl()
         }
     }
 
@@ -112,6 +178,7 @@ impl UNetConfig {
             conv_in_kernel: odd(config, "conv_in_kernel")?,
             conv_out_kernel: odd(config, "conv_out_kernel")?,
             downsample_padding: config.count("downsample_padding", 0..=1)?.unwrap_or(1),
+            added: read_added(config)?,
         };
         if read.center_input_sample {
             return Err(config.unsupported("center_input_sample", "").into());
@@ -125,6 +192,25 @@ impl UNetConfig {
     /// Features of the time embedding's input.
     pub fn time_features(&self) -> usize {
         self.levels[0].channels
+    }
+}
+
+fn read_added(config: &Config) -> Result<Option<AddedConfig>, Error> {
+    let features = config.count("projection_class_embeddings_input_dim", SANE_CHANNELS)?;
+    let time_features = config.count("addition_time_embed_dim", SANE_CHANNELS)?;
+    match config.get::<String>("addition_embed_type")?.as_deref() {
+        None => Ok(None),
+        Some("text_time") => {
+            let Some(features) = features else {
+                let what = "the features that 'text_time' embeds";
+                return Err(config.unexpected("projection_class_embeddings_input_dim", what).into());
+            };
+            let Some(time_features) = time_features else {
+                return Err(config.unexpected("addition_time_embed_dim", "the sinusoids of a number").into());
+            };
+            Ok(Some(AddedConfig { features, time_features }))
+        }
+        Some(_) => Err(config.unsupported("addition_embed_type", "photogram knows text_time").into()),
     }
 }
 
@@ -189,7 +275,7 @@ fn attention_of(config: &Config, key: &str, n: usize, types: [&str; 2]) -> Resul
     }
 }
 
-/// Refuses the options that make other networks of this class: SDXL, upscalers, instruct models.
+/// Refuses the options that make other networks of this class: upscalers, instruct models, unCLIP.
 fn refuse_other_networks(config: &Config) -> Result<(), Error> {
     only_silu(config)?;
     only(config, "_class_name", "UNet2DConditionModel".to_owned())?;
@@ -210,15 +296,12 @@ fn refuse_other_networks(config: &Config) -> Result<(), Error> {
     only_null(
         config,
         &[
-            "addition_embed_type",
-            "addition_time_embed_dim",
             "class_embed_type",
             "cross_attention_norm",
             "encoder_hid_dim",
             "encoder_hid_dim_type",
             "num_attention_heads",
             "num_class_embeds",
-            "projection_class_embeddings_input_dim",
             "reverse_transformer_layers_per_block",
             "time_cond_proj_dim",
             "time_embedding_act_fn",
@@ -247,20 +330,23 @@ impl UNet {
         Net::new("unet", &self.weights)
     }
 
-    /// The time embedding after its SiLU, from input `time: [B, features]`, sinusoids made on the host.
+    /// The embedding of the timestep, and of what is added to it, after its SiLU: input `time: [B, features]`, sinusoids made on
+    /// the host, and `added: [B, features]` if the configuration has such an embedding.
     fn time(&self, net: &mut Net<'_>, batch: usize, dtype: DType) -> Result<ValueId, Error> {
         let features = self.config.time_features();
         let time = net.input("time", TensorType::new(dtype, [batch, features]), Rate::Step);
         let width = 4 * features;
-        let embedded = net.module("time_embedding", |net| {
-            let hidden = net.linear("linear_1", time, width, true)?;
-            let active = net.silu(hidden)?;
-            net.linear("linear_2", active, width, true)
-        })?;
+        let mut embedded = embedding(net, "time_embedding", time, width)?;
+        if let Some(config) = &self.config.added {
+            let added = net.input("added", TensorType::new(dtype, [batch, config.features]), Rate::Prompt);
+            let added = embedding(net, "add_embedding", added, width)?;
+            embedded = net.add(embedded, added)?;
+        }
         net.silu(embedded)
     }
 
-    /// The prediction for latents `x: [B, H, W, C]` under `context: [B, S, D]`; adds the input `time: [B, features]`.
+    /// The prediction for latents `x: [B, H, W, C]` under `context: [B, S, D]`; adds the input `time: [B, features]`, and
+    /// `added: [B, features]` if the configuration has it.
     ///
     /// # Errors
     /// [`Error::Load`] naming a missing tensor or an unexpected shape.
@@ -358,4 +444,13 @@ impl UNet {
         };
         net.transformer_2d(name, x, context, config)
     }
+}
+
+/// diffusers' TimestepEmbedding: two linear layers with a SiLU between them.
+fn embedding(net: &mut Net<'_>, name: &str, x: ValueId, width: usize) -> Result<ValueId, Error> {
+    net.module(name, |net| {
+        let hidden = net.linear("linear_1", x, width, true)?;
+        let active = net.silu(hidden)?;
+        net.linear("linear_2", active, width, true)
+    })
 }

@@ -54,6 +54,11 @@ impl VaeKlConfig {
         }
     }
 
+    /// SDXL's autoencoder.
+    pub fn stable_diffusion_xl() -> Self {
+        VaeKlConfig { scaling_factor: 0.13025, ..Self::stable_diffusion_1() }
+    }
+
     /// Reads `vae/config.json`.
     ///
     /// # Errors

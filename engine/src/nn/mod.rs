@@ -169,6 +169,19 @@ impl<'w> Net<'w> {
         })
     }
 
+    /// CLIP's projection of pooled features: transformers' linear layer without bias under `name.weight`, or OpenCLIP's matrix
+    /// `[C, outputs]` under `name`.
+    ///
+    /// # Errors
+    /// [`Error::Load`] naming a missing tensor or an unexpected shape.
+    pub fn text_projection(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId, Error> {
+        if self.weights.checkpoint().get(&self.weight_name(name)).is_none() {
+            return self.linear(name, x, outputs, false);
+        }
+        let weight = self.param(name, Packing::Transposed, &[&[self.channels(x), outputs]])?;
+        self.apply(MatMul { epilogue: Epilogue::default() }, &[x, weight])
+    }
+
     /// torch.nn.Conv2d with a bias: `weight: [outputs, C, size, size]`.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The denoiser with guidance around it: one graph from a latent to a prediction.
 
-use kernels::ops::{Concat, LinearCombination, Slice};
+use kernels::ops::{Concat, LinearCombination, MatchDeviation, Slice};
 use kernels::{DType, TensorType};
 
 use crate::error::Error;
@@ -18,6 +18,8 @@ pub struct DenoiserShape {
     pub tokens: usize,
     /// Whether the negative prompt takes part.
     pub guided: bool,
+    /// Whether the guided prediction is brought to the contrast of the prompt's.
+    pub rescaled: bool,
     /// How activations are stored.
     pub dtype: DType,
 }
@@ -37,7 +39,8 @@ impl DenoiserShape {
 /// The graph of one evaluation.
 ///
 /// Inputs in order: `x: [1, h, w, C]` f32, `input_scale: [8]`, `guidance: [8]` if guided (the factors of the negative
-/// prompt's prediction and of the prompt's), `context: [B, S, D]`, `time: [B, features]`. Result: the guided prediction,
+/// prompt's prediction and of the prompt's), `rescale: [8]` if rescaled (how far), `context: [B, S, D]`,
+/// `time: [B, features]`, `added: [B, features]` if the UNet embeds more than the time. Result: the guided prediction,
 /// `[1, h, w, C]` f32.
 ///
 /// # Errors
@@ -48,7 +51,8 @@ pub fn build_denoiser(unet: &UNet, shape: DenoiserShape) -> Result<Graph, Error>
     let latent = TensorType::f32([1, shape.height, shape.width, unet.config.in_channels]);
     let x = net.input("x", latent, Rate::Step);
     let input_scale = net.input("input_scale", coefficients.clone(), Rate::Step);
-    let guidance = shape.guided.then(|| net.input("guidance", coefficients, Rate::Prompt));
+    let guidance = shape.guided.then(|| net.input("guidance", coefficients.clone(), Rate::Prompt));
+    let rescale = shape.rescaled.then(|| net.input("rescale", coefficients, Rate::Prompt));
     let context = net.input("context", shape.context(unet), Rate::Prompt);
 
     let scaled = net.apply(LinearCombination { terms: 1 }, &[x, input_scale])?;
@@ -62,6 +66,9 @@ pub fn build_denoiser(unet: &UNet, shape: DenoiserShape) -> Result<Graph, Error>
         let negative = net.apply(Slice { axis: 0, start: 0, length: 1 }, &[prediction])?;
         let positive = net.apply(Slice { axis: 0, start: 1, length: 1 }, &[prediction])?;
         prediction = net.apply(LinearCombination { terms: 2 }, &[negative, positive, guidance])?;
+        if let Some(rescale) = rescale {
+            prediction = net.apply(MatchDeviation, &[prediction, positive, rescale])?;
+        }
     }
     let mut graph = net.graph;
     graph.output(prediction);

@@ -8,7 +8,8 @@ use loaders::safetensors::Limits;
 use loaders::{Checkpoint, DiffusersFolder, EncodingTotal, Folder, Prefer, Tokenizer};
 
 use super::denoiser::{DenoiserShape, build_denoiser};
-use super::model::check_class;
+use super::model::{Family, TextPart};
+use super::presets::Preset;
 use super::single_file;
 use crate::error::Error;
 use crate::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
@@ -98,18 +99,17 @@ pub async fn inspect(path: &Path) -> Result<Inspection, Error> {
     Ok(inspect_file(&file))
 }
 
-/// Parts that a pipeline of Stable Diffusion has to have.
-const NEEDED: [&str; 5] = ["tokenizer", "text_encoder", "unet", "vae", "scheduler"];
-
 async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
     let folder = DiffusersFolder::open(folder).await?;
-    let problem = check_class(&folder).err().map(Error::from);
+    let (needed, problem) = match Family::of_folder(&folder) {
+        Ok(family) => (needed_parts(family), None),
+        Err(error) => (Vec::new(), Some(error.into())),
+    };
     let mut names: BTreeSet<&str> = folder.parts().map(|(name, _)| name).collect();
-    let needed: &[&str] = if problem.is_none() { &NEEDED } else { &[] };
     let mut parts = Vec::new();
-    for name in needed {
+    for (name, kind) in needed {
         names.remove(name);
-        parts.push(inspect_part(&folder, name).await);
+        parts.push(inspect_part(&folder, name, kind).await);
     }
     for name in names {
         let checkpoint = folder.checkpoint(name, Prefer::Full, &Limits::default()).await;
@@ -127,85 +127,120 @@ async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
     })
 }
 
-async fn inspect_part(folder: &DiffusersFolder, name: &str) -> PartReport {
-    let mut part = PartReport::new(name);
-    if matches!(name, "tokenizer" | "scheduler") {
-        part.problem = match name {
-            "tokenizer" => check_tokenizer(folder).await.err(),
-            _ => check_scheduler(folder).await.err(),
-        };
-        return part;
-    }
-    match folder.checkpoint(name, Prefer::Full, &Limits::default()).await {
-        Ok(checkpoint) => {
-            let check = check_network(folder, name, &checkpoint).await;
-            part.checked(&checkpoint, check)
+/// What a part of a pipeline is.
+#[derive(Clone, Copy)]
+enum PartKind {
+    Tokenizer,
+    TextEncoder(&'static TextPart),
+    UNet,
+    Vae,
+    Scheduler,
+}
+
+/// The parts that a pipeline of `family` has to have.
+fn needed_parts(family: Family) -> Vec<(&'static str, PartKind)> {
+    let text = family.text_parts().iter();
+    let text = text.flat_map(|part| {
+        [(part.tokenizer, PartKind::Tokenizer), (part.encoder, PartKind::TextEncoder(part))]
+    });
+    let others = [("unet", PartKind::UNet), ("vae", PartKind::Vae), ("scheduler", PartKind::Scheduler)];
+    text.chain(others).collect()
+}
+
+async fn inspect_part(folder: &DiffusersFolder, name: &str, kind: PartKind) -> PartReport {
+    let part = PartReport::new(name);
+    match kind {
+        PartKind::Tokenizer => PartReport { problem: check_tokenizer(folder, name).await.err(), ..part },
+        PartKind::Scheduler => PartReport { problem: check_scheduler(folder, name).await.err(), ..part },
+        PartKind::TextEncoder(_) | PartKind::UNet | PartKind::Vae => {
+            match folder.checkpoint(name, Prefer::Full, &Limits::default()).await {
+                Ok(checkpoint) => {
+                    let check = check_network(folder, name, kind, &checkpoint).await;
+                    part.checked(&checkpoint, check)
+                }
+                Err(error) => PartReport { problem: Some(error.into()), ..part },
+            }
         }
-        Err(error) => PartReport { problem: Some(error.into()), ..part },
     }
 }
 
-async fn check_tokenizer(folder: &DiffusersFolder) -> Result<(), Error> {
-    Tokenizer::open(&folder.part_folder("tokenizer")?).await?;
+async fn check_tokenizer(folder: &DiffusersFolder, name: &str) -> Result<(), Error> {
+    Tokenizer::open(&folder.part_folder(name)?).await?;
     Ok(())
 }
 
-async fn check_scheduler(folder: &DiffusersFolder) -> Result<(), Error> {
-    let config = folder.config("scheduler").await?;
+async fn check_scheduler(folder: &DiffusersFolder, name: &str) -> Result<(), Error> {
+    let config = folder.config(name).await?;
     let keys = config.entries().map(|(key, value)| (key.to_owned(), value.clone())).collect();
     Method::from_config(config.file(), &keys)?;
     Ok(())
 }
 
-async fn check_network(folder: &DiffusersFolder, name: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+async fn check_network(
+    folder: &DiffusersFolder,
+    name: &str,
+    kind: PartKind,
+    checkpoint: &Checkpoint,
+) -> Result<(), Error> {
     let config = folder.config(name).await?;
-    match name {
-        "text_encoder" => check_text_encoder(ClipTextConfig::read(&config)?, checkpoint),
-        "unet" => check_unet(UNetConfig::read(&config)?, checkpoint),
-        _ => check_vae(VaeKlConfig::read(&config)?, checkpoint),
+    match kind {
+        PartKind::TextEncoder(part) => check_text_encoder(part, ClipTextConfig::read(&config)?, checkpoint),
+        PartKind::UNet => check_unet(UNetConfig::read(&config)?, checkpoint),
+        PartKind::Vae => check_vae(VaeKlConfig::read(&config)?, checkpoint),
+        PartKind::Tokenizer | PartKind::Scheduler => Ok(()),
     }
 }
 
 fn inspect_file(file: &Checkpoint) -> Inspection {
-    let family = single_file::family(file).map(str::to_owned);
-    let parts = match single_file::split(file) {
-        Ok(parts) => parts,
+    let kind = single_file::family(file);
+    let family = kind.map(|kind| kind.name().to_owned());
+    let known = match single_file::require_family(file) {
+        Ok(known) => known,
         Err(error) => {
             let parts = vec![PartReport::unused("all", file.encodings())];
             return Inspection { layout: Layout::SingleFile, family, parts, problem: Some(error.into()) };
         }
     };
-    let text_encoder = check_text_encoder(ClipTextConfig::clip_vit_large(), &parts.text_encoder);
-    let mut reports = vec![
-        PartReport::new("text_encoder").checked(&parts.text_encoder, text_encoder),
-        PartReport::new("unet")
-            .checked(&parts.unet, check_unet(UNetConfig::stable_diffusion_1(), &parts.unet)),
-        PartReport::new("vae").checked(&parts.vae, check_vae(VaeKlConfig::stable_diffusion_1(), &parts.vae)),
-    ];
-    let taken: HashSet<&str> = [&parts.text_encoder, &parts.unet, &parts.vae]
-        .into_iter()
-        .flat_map(|part| part.tensors().map(|(_, entry)| entry.name.as_str()))
-        .collect();
+    let preset = Preset::of(known);
+    let mut parts = Vec::new();
+    let mut taken = HashSet::new();
+    let mut report = |name: &str, found: Result<Checkpoint, loaders::Error>, check: &CheckPart<'_>| {
+        let part = PartReport::new(name);
+        parts.push(match found {
+            Ok(checkpoint) => {
+                taken.extend(checkpoint.tensors().map(|(_, entry)| entry.name.clone()));
+                part.checked(&checkpoint, check(&checkpoint))
+            }
+            Err(error) => PartReport { problem: Some(error.into()), ..part },
+        });
+    };
+    let text = known.text_encoders().iter().zip(&preset.text).zip(preset.family.text_parts());
+    for ((part, text), network) in text {
+        report(part.folder, part.of(file), &|found| check_text_encoder(network, text.config.clone(), found));
+    }
+    report("unet", single_file::UNET.of(file), &|found| check_unet(preset.unet.clone(), found));
+    report("vae", single_file::VAE.of(file), &|found| check_vae(preset.vae.clone(), found));
     let others = file.renamed_with(|name| (!taken.contains(name)).then(|| name.to_owned()));
     match others.map(|others| others.encodings()) {
-        Ok(encodings) if !encodings.is_empty() => {
-            reports.push(PartReport::unused("other tensors", encodings))
-        }
+        Ok(encodings) if !encodings.is_empty() => parts.push(PartReport::unused("other tensors", encodings)),
         _ => (),
     }
-    Inspection { layout: Layout::SingleFile, family, parts: reports, problem: None }
+    Inspection { layout: Layout::SingleFile, family, parts, problem: None }
 }
+
+/// Whether a part has what its network needs.
+type CheckPart<'a> = dyn Fn(&Checkpoint) -> Result<(), Error> + 'a;
 
 /// Edge of the latent on which networks are built to see what they need: no tensor depends on it.
 const LATENT_EDGE: usize = 64;
 
-fn check_text_encoder(config: ClipTextConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
+fn check_text_encoder(part: &TextPart, config: ClipTextConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
     let positions = config.positions;
-    let text = ClipText::new(config, checkpoint, false);
+    let text = ClipText::new(part.encoder, config, checkpoint, false)?;
     for table in ["embeddings.token_embedding.weight", "embeddings.position_embedding.weight"] {
         text.weights.checkpoint().require(table)?;
     }
-    text.build(1, positions, DType::F32).map(drop)
+    text.build(1, positions, DType::F32, part.outputs).map(drop)
 }
 
 fn check_unet(config: UNetConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
@@ -214,6 +249,7 @@ fn check_unet(config: UNetConfig, checkpoint: &Checkpoint) -> Result<(), Error> 
         width: LATENT_EDGE,
         tokens: 1,
         guided: false,
+        rescaled: false,
         dtype: DType::F32,
     };
     build_denoiser(&UNet::new(config, checkpoint, false), shape).map(drop)

@@ -4,23 +4,27 @@
 //! in the making, which the caller pulls step by step.
 
 mod check;
+mod conditioning;
 mod denoiser;
 mod inspect;
 mod model;
 mod picture;
 mod pipeline;
+mod presets;
 mod request;
 mod run;
 mod single_file;
+mod stack;
 mod stats;
 mod terms;
 
 pub use check::Planned;
+pub use conditioning::{Conditioning, TextEncoder};
 pub use denoiser::{DenoiserShape, build_denoiser};
 pub use inspect::{Inspection, Layout, PartReport, inspect};
 pub use model::{Family, Model, Precision};
 pub use picture::{Image, PixelSize};
 pub use pipeline::Pipeline;
-pub use request::{GuidanceScale, InitImage, PredictionType, Request};
+pub use request::{GuidanceScale, InitImage, PredictionType, Request, Told};
 pub use run::{NoiseSource, Progress, Run};
 pub use stats::Stats;

@@ -3,12 +3,17 @@
 use std::path::Path;
 
 use loaders::safetensors::Limits;
-use loaders::{Checkpoint, Config, DiffusersFolder, Folder, Prefer, Tokenizer};
-use serde_json::{Map, Value, json};
+use loaders::{Checkpoint, Config, DiffusersFolder, Folder, Prefer, Tokenizer, part_checkpoint, part_config};
+use serde_json::{Map, Value};
 
-use super::single_file;
+use super::conditioning::{AddedNumbers, TextEncoder};
+use super::presets::{self, Preset};
+use super::request::PredictionType;
+use super::single_file::{self, Family as FileFamily};
 use crate::error::Error;
-use crate::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
+use crate::models::{
+    ClipText, ClipTextConfig, HiddenState, TextOutputs, UNet, UNetConfig, VaeKl, VaeKlConfig,
+};
 
 /// How activations, and weights stored as f32, are held on the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,11 +27,69 @@ pub enum Precision {
     F16,
 }
 
+impl Precision {
+    fn preferred_files(self) -> Prefer {
+        if self == Precision::F32 { Prefer::Full } else { Prefer::Fp16 }
+    }
+}
+
 /// Which network family a model belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Stable Diffusion 1.x and models of its shape.
+    /// Stable Diffusion 1.x, 2.x and models of their shape.
     StableDiffusion,
+    /// Stable Diffusion XL.
+    StableDiffusionXl,
+    /// The refiner of Stable Diffusion XL, which has one of its text encoders.
+    StableDiffusionXlRefiner,
+}
+
+/// A text encoder of a family: its folder, its tokenizer's, and what is computed from a prompt.
+pub(super) struct TextPart {
+    pub(super) encoder: &'static str,
+    pub(super) tokenizer: &'static str,
+    pub(super) outputs: TextOutputs,
+}
+
+impl Family {
+    /// The family of a diffusers folder.
+    ///
+    /// # Errors
+    /// [`loaders::Error::Unsupported`] for other pipelines.
+    pub(super) fn of_folder(folder: &DiffusersFolder) -> Result<Family, loaders::Error> {
+        match folder.class() {
+            "StableDiffusionPipeline" | "StableDiffusionImg2ImgPipeline" => Ok(Family::StableDiffusion),
+            "StableDiffusionXLPipeline" | "StableDiffusionXLImg2ImgPipeline" => {
+                let names_first = folder.part("text_encoder").is_some();
+                Ok(if names_first { Family::StableDiffusionXl } else { Family::StableDiffusionXlRefiner })
+            }
+            _ => {
+                let hint = "photogram runs StableDiffusionPipeline and StableDiffusionXLPipeline";
+                Err(folder.index().unsupported("_class_name", hint))
+            }
+        }
+    }
+
+    /// The text encoders, in the order in which their contexts stand side by side.
+    pub(super) fn text_parts(self) -> &'static [TextPart] {
+        const ONLY: TextPart = TextPart {
+            encoder: "text_encoder",
+            tokenizer: "tokenizer",
+            outputs: TextOutputs { context: HiddenState::Last, pooled: false },
+        };
+        const FIRST: TextPart =
+            TextPart { outputs: TextOutputs { context: HiddenState::Penultimate, pooled: false }, ..ONLY };
+        const SECOND: TextPart = TextPart {
+            encoder: "text_encoder_2",
+            tokenizer: "tokenizer_2",
+            outputs: TextOutputs { context: HiddenState::Penultimate, pooled: true },
+        };
+        match self {
+            Family::StableDiffusion => &[ONLY],
+            Family::StableDiffusionXl => &[FIRST, SECOND],
+            Family::StableDiffusionXlRefiner => &[SECOND],
+        }
+    }
 }
 
 /// A scheduler's configuration, as its file has it.
@@ -41,15 +104,20 @@ pub struct Model {
     pub name: String,
     /// Its family.
     pub family: Family,
-    pub(super) tokenizer: Tokenizer,
-    /// The text encoder.
-    pub text: ClipText,
+    /// The text encoders, whose contexts stand side by side.
+    pub text: Vec<TextEncoder>,
     /// The denoiser.
     pub unet: UNet,
     /// The autoencoder.
     pub vae: VaeKl,
+    /// Another model that does the last steps.
+    pub refiner: Option<Box<Model>>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) precision: Precision,
+    /// Which numbers the denoiser embeds besides the pooled prompt.
+    pub(super) added: Option<AddedNumbers>,
+    /// Whether zeros stand for a negative prompt that nobody gave.
+    pub(super) zeros_for_no_prompt: bool,
 }
 
 impl Model {
@@ -65,7 +133,7 @@ impl Model {
             return Model::from_folder(Folder::on_disk(path)?, name, precision).await;
         }
         let file = Checkpoint::open(path, &Limits::default()).await?;
-        Model::from_single_file(&file, name, precision)
+        Model::from_single_file(&file, name, precision).await
     }
 
     /// The model in a diffusers folder, on disk or in memory.
@@ -74,44 +142,126 @@ impl Model {
     /// As [`Model::open`].
     pub async fn from_folder(folder: Folder, name: String, precision: Precision) -> Result<Model, Error> {
         let folder = DiffusersFolder::open(folder).await?;
-        check_class(&folder)?;
+        let family = Family::of_folder(&folder)?;
         let limits = Limits::default();
-        let prefer = if precision == Precision::F32 { Prefer::Full } else { Prefer::Fp16 };
-        let text_config = ClipTextConfig::read(&folder.config("text_encoder").await?)?;
+        let prefer = precision.preferred_files();
+        let f16 = precision == Precision::F16;
+        let mut text = Vec::new();
+        for part in family.text_parts() {
+            let config = ClipTextConfig::read(&folder.config(part.encoder).await?)?;
+            let checkpoint = folder.checkpoint(part.encoder, prefer, &limits).await?;
+            text.push(TextEncoder {
+                tokenizer: Tokenizer::open(&folder.part_folder(part.tokenizer)?).await?,
+                network: ClipText::new(part.encoder, config, &checkpoint, f16)?,
+                outputs: part.outputs,
+            });
+        }
         let unet_config = UNetConfig::read(&folder.config("unet").await?)?;
         let vae_config = VaeKlConfig::read(&folder.config("vae").await?)?;
-        let scheduler = folder.config("scheduler").await?;
-        let f16 = precision == Precision::F16;
+        let index = folder.index();
+        let has_score = index.or("requires_aesthetics_score", false)?;
+        let numbers = if has_score { AddedNumbers::Score } else { AddedNumbers::Sizes };
         let model = Model {
             name,
-            family: Family::StableDiffusion,
-            tokenizer: Tokenizer::open(&folder.part_folder("tokenizer")?).await?,
-            text: ClipText::new(text_config, &folder.checkpoint("text_encoder", prefer, &limits).await?, f16),
+            family,
+            text,
             unet: UNet::new(unet_config, &folder.checkpoint("unet", prefer, &limits).await?, f16),
             vae: VaeKl::new(vae_config, &folder.checkpoint("vae", prefer, &limits).await?, f16)?,
-            scheduler: scheduler_config(&scheduler),
+            refiner: None,
+            scheduler: scheduler_config(&folder.config("scheduler").await?),
             precision,
+            added: (family != Family::StableDiffusion).then_some(numbers),
+            zeros_for_no_prompt: family != Family::StableDiffusion
+                && index.or("force_zeros_for_empty_prompt", true)?,
         };
-        model.check_parts_fit(folder.index())?;
+        model.check_parts_fit(index.file())?;
         Ok(model)
     }
 
-    fn from_single_file(file: &Checkpoint, name: String, precision: Precision) -> Result<Model, Error> {
+    async fn from_single_file(file: &Checkpoint, name: String, precision: Precision) -> Result<Model, Error> {
         let parts = single_file::split(file)?;
+        let Preset { family, text: presets, mut unet, vae, added, zeros_for_no_prompt } =
+            Preset::of(parts.family);
         let f16 = precision == Precision::F16;
-        let Value::Object(keys) = stable_diffusion_1_scheduler() else {
-            unreachable!("an object is written below")
-        };
-        Ok(Model {
+        let mut text = Vec::new();
+        let encoders = parts.text_encoders.iter().zip(presets).zip(family.text_parts());
+        for ((checkpoint, preset), part) in encoders {
+            text.push(TextEncoder {
+                tokenizer: preset.tokenizer()?,
+                network: ClipText::new(part.encoder, preset.config, checkpoint, f16)?,
+                outputs: part.outputs,
+            });
+        }
+        let training = single_file::training(file, parts.family).await?;
+        if parts.family == FileFamily::StableDiffusion2 && training.prediction == PredictionType::Epsilon {
+            // The models that predict noise were trained on 512x512, those that predict velocity on 768x768.
+            unet.sample_size = 64;
+        }
+        let model = Model {
             name,
-            family: Family::StableDiffusion,
-            tokenizer: Tokenizer::clip()?,
-            text: ClipText::new(ClipTextConfig::clip_vit_large(), &parts.text_encoder, f16),
-            unet: UNet::new(UNetConfig::stable_diffusion_1(), &parts.unet, f16),
-            vae: VaeKl::new(VaeKlConfig::stable_diffusion_1(), &parts.vae, f16)?,
-            scheduler: SchedulerConfig { file: file.label().to_owned(), keys },
+            family,
+            text,
+            unet: UNet::new(unet, &parts.unet, f16),
+            vae: VaeKl::new(vae, &parts.vae, f16)?,
+            refiner: None,
+            scheduler: SchedulerConfig {
+                file: file.label().to_owned(),
+                keys: presets::scheduler(parts.family, training),
+            },
             precision,
-        })
+            added,
+            zeros_for_no_prompt,
+        };
+        model.check_parts_fit(file.label())?;
+        Ok(model)
+    }
+
+    /// The model with another one that does the last steps.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if their latents are not of one kind.
+    pub fn with_refiner(self, refiner: Model) -> Result<Model, Error> {
+        let (base, other) = (&self.vae.config, &refiner.vae.config);
+        if (base.latent_channels, base.channels.len()) != (other.latent_channels, other.channels.len()) {
+            let expected = format!("{} latent channels at 1/{}", base.latent_channels, base.downscale());
+            let found = format!("{} at 1/{}", other.latent_channels, other.downscale());
+            return Err(Error::usage("--refiner", format!("a model with {expected}"), found));
+        }
+        if self.family == Family::StableDiffusionXlRefiner {
+            return Err(Error::usage("--model", "the base model of --refiner", "a refiner"));
+        }
+        Ok(Model { refiner: Some(Box::new(refiner)), ..self })
+    }
+
+    /// The model with another autoencoder: a diffusers folder's, that in the folder of a whole pipeline, or a file's.
+    ///
+    /// # Errors
+    /// [`Error::Load`] naming file, tensor or key, also if its latents do not fit.
+    pub async fn with_vae(self, path: &Path) -> Result<Model, Error> {
+        let f16 = self.precision == Precision::F16;
+        let limits = Limits::default();
+        let vae = if path.is_dir() {
+            let folder = Folder::on_disk(path)?;
+            let folder = folder.folder("vae")?.unwrap_or(folder);
+            let config = VaeKlConfig::read(&part_config(&folder).await?)?;
+            let checkpoint = part_checkpoint(&folder, self.precision.preferred_files(), &limits).await?;
+            VaeKl::new(config, &checkpoint, f16)?
+        } else {
+            let checkpoint = single_file::vae_from(&Checkpoint::open(path, &limits).await?)?;
+            // A file does not say how latents are scaled: as in the model it is used with.
+            let scaling_factor = self.vae.config.scaling_factor;
+            let config = VaeKlConfig { scaling_factor, ..VaeKlConfig::stable_diffusion_1() };
+            VaeKl::new(config, &checkpoint, f16)?
+        };
+        let (expected, found) = (self.unet.config.in_channels, vae.config.latent_channels);
+        if expected != found {
+            let expected = format!("{expected}, as the model's denoiser has");
+            let label = path.display().to_string();
+            return Err(
+                loaders::Error::malformed(label, "latent channels", expected, found.to_string()).into()
+            );
+        }
+        Ok(Model { vae, ..self })
     }
 
     /// Pixels of the picture the model was trained on, or 512 if its files do not say.
@@ -129,61 +279,66 @@ impl Model {
 
     /// Tokens of a prompt, padding included.
     pub(super) fn prompt_tokens(&self) -> usize {
-        let positions = self.text.config.positions;
-        self.tokenizer.max_length().map_or(positions, |length| length.clamp(2, positions))
+        self.text.first().map_or(0, TextEncoder::prompt_tokens)
     }
 
-    fn check_parts_fit(&self, index: &Config) -> Result<(), Error> {
-        let (text, unet, vae) = (&self.text.config, &self.unet.config, &self.vae.config);
+    /// Bytes of the text encoders' weights in their files.
+    pub(super) fn text_bytes(&self) -> u64 {
+        let encodings = self.text.iter().flat_map(|text| text.network.weights.checkpoint().encodings());
+        encodings.map(|total| total.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Checks that parts fit together; `file` describes the whole.
+    pub(super) fn check_parts_fit(&self, file: &str) -> Result<(), Error> {
+        let (unet, vae) = (&self.unet.config, &self.vae.config);
+        let width = self.text.iter().map(|text| text.network.config.width).sum::<usize>();
+        let tokens = self.prompt_tokens();
+        let malformed = |what: &str, expected: String, found: usize| {
+            Err(loaders::Error::malformed(file, what, expected, found.to_string()).into())
+        };
         for (what, expected, found) in [
-            ("cross_attention_dim of unet/config.json", text.width, unet.cross_attention_dim),
+            ("cross_attention_dim of unet/config.json", width, unet.cross_attention_dim),
             ("in_channels of unet/config.json", vae.latent_channels, unet.in_channels),
             ("out_channels of unet/config.json", unet.in_channels, unet.out_channels),
         ] {
             if expected != found {
-                let error =
-                    loaders::Error::malformed(index.file(), what, expected.to_string(), found.to_string());
-                return Err(error.into());
+                return malformed(what, expected.to_string(), found);
             }
         }
-        let tokens = self.tokenizer.n_tokens();
-        if tokens > text.vocabulary {
-            return Err(loaders::Error::malformed(
-                index.file(),
-                "vocab_size of text_encoder/config.json",
-                format!("at least the tokenizer's {tokens}"),
-                text.vocabulary.to_string(),
-            )
-            .into());
+        for (text, part) in self.text.iter().zip(self.family.text_parts()) {
+            let (vocabulary, known) = (text.network.config.vocabulary, text.tokenizer.n_tokens());
+            if known > vocabulary {
+                let what = format!("vocab_size of {}/config.json", part.encoder);
+                return malformed(&what, format!("at least the tokenizer's {known}"), vocabulary);
+            }
+            if text.prompt_tokens() != tokens {
+                let what = format!("tokens of a prompt to {}", part.encoder);
+                return malformed(&what, tokens.to_string(), text.prompt_tokens());
+            }
         }
-        Ok(())
-    }
-}
-
-/// Refuses folders of other pipelines.
-pub(super) fn check_class(folder: &DiffusersFolder) -> Result<(), loaders::Error> {
-    match folder.class() {
-        "StableDiffusionPipeline" | "StableDiffusionImg2ImgPipeline" => Ok(()),
-        _ => Err(folder.index().unsupported("_class_name", "photogram runs StableDiffusionPipeline")),
+        let pooled = self.text.iter().find(|text| text.outputs.pooled);
+        let pooled = pooled.map_or(0, |text| text.network.config.projection);
+        match (unet.added, self.added) {
+            (None, None) => Ok(()),
+            (Some(embedded), Some(numbers)) => {
+                let expected = pooled + numbers.count() * embedded.time_features;
+                if expected == embedded.features {
+                    return Ok(());
+                }
+                let what = "projection_class_embeddings_input_dim of unet/config.json";
+                malformed(what, expected.to_string(), embedded.features)
+            }
+            (embedded, _) => {
+                let word = |there: bool| if there { "text_time" } else { "null" };
+                let what = "addition_embed_type of unet/config.json";
+                let (expected, found) = (word(embedded.is_none()), word(embedded.is_some()));
+                Err(loaders::Error::malformed(file, what, expected, found).into())
+            }
+        }
     }
 }
 
 fn scheduler_config(config: &Config) -> SchedulerConfig {
     let keys = config.entries().map(|(key, value)| (key.to_owned(), value.clone())).collect();
     SchedulerConfig { file: config.file().to_owned(), keys }
-}
-
-/// The scheduler that Stable Diffusion 1.x ships with.
-fn stable_diffusion_1_scheduler() -> Value {
-    json!({
-        "_class_name": "PNDMScheduler",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "num_train_timesteps": 1000,
-        "set_alpha_to_one": false,
-        "skip_prk_steps": true,
-        "steps_offset": 1,
-        "clip_sample": false,
-    })
 }

@@ -50,6 +50,11 @@ impl Image {
         &self.values
     }
 
+    /// Values in PyTorch's layout, `[3, H, W]`.
+    pub fn to_channels_first(&self) -> Vec<f32> {
+        (0..3).flat_map(|channel| self.values.iter().skip(channel).step_by(3)).copied().collect()
+    }
+
     /// The nearest bytes, `[H, W, 3]`; halves go to the even neighbour, as in numpy.
     pub fn to_rgb8(&self) -> Vec<u8> {
         self.values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect()

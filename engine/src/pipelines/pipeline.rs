@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use kernels::{DType, HostTensor, TensorType};
-use loaders::Encoding;
 
-use super::denoiser::{DenoiserShape, build_denoiser};
-use super::model::{Model, Precision};
+use super::conditioning::Conditioning;
+use super::model::Model;
 use super::picture::{Image, PixelSize};
 use super::request::Request;
 use super::run::{NoiseSource, Run};
+use super::stack::Stack;
 use super::stats::Stats;
 use super::terms::Combiner;
 use crate::compile::compile;
@@ -21,50 +21,65 @@ use crate::graph::Rate;
 /// A model ready to draw.
 pub struct Pipeline {
     pub(super) gpu: Gpu,
-    pub(super) model: Model,
-    dtype: DType,
-    text_encoders: HashMap<usize, Rc<Program>>,
-    denoisers: HashMap<DenoiserShape, Rc<Program>>,
-    decoders: HashMap<[usize; 2], Rc<Program>>,
+    pub(super) base: Stack,
+    pub(super) refiner: Option<Stack>,
+    /// By rows and columns of the latent.
+    decoders: HashMap<([usize; 2], DType), Rc<Program>>,
     encoders: HashMap<[usize; 2], Rc<Program>>,
+    vae_dtype: DType,
     pub(super) combiner: Combiner,
 }
 
 impl Pipeline {
     /// Puts `model` on `gpu`. Weights are uploaded when a program first needs them.
-    pub fn new(gpu: Gpu, model: Model) -> Self {
-        let dtype = activation_dtype(&gpu, &model);
+    pub fn new(gpu: Gpu, mut model: Model) -> Self {
+        let refiner = model.refiner.take().map(|refiner| Stack::new(&gpu, *refiner));
+        let base = Stack::new(&gpu, model);
+        let vae_dtype = if base.model.vae.config.force_upcast { DType::F32 } else { base.dtype };
         Pipeline {
             gpu,
-            model,
-            dtype,
-            text_encoders: HashMap::new(),
-            denoisers: HashMap::new(),
+            base,
+            refiner,
             decoders: HashMap::new(),
             encoders: HashMap::new(),
+            vae_dtype,
             combiner: Combiner::new(&[0]),
         }
     }
 
-    /// The model.
+    /// The model; its refiner is not in it any more.
     pub fn model(&self) -> &Model {
-        &self.model
+        &self.base.model
     }
 
     /// How the denoiser's activations are stored.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.base.dtype
+    }
+
+    /// How the autoencoder's activations are stored: f32 where its configuration says that f16 overflows in it, or where it
+    /// did.
+    pub fn vae_dtype(&self) -> DType {
+        self.vae_dtype
+    }
+
+    /// What the denoiser is told for `request`. Prompts are encoded now if they are not those of the last call; large text
+    /// encoders leave the device afterwards.
+    ///
+    /// # Errors
+    /// [`Error`]: the request makes no sense, a file is broken, the device is too small.
+    pub async fn condition(&mut self, request: &Request) -> Result<Conditioning, Error> {
+        request.check(self.base.model.edge_multiple())?;
+        self.base.condition(&self.gpu, request).await
     }
 
     /// Compiles what `request` needs and uploads the weights.
     ///
     /// # Errors
-    /// [`Error`]: the request makes no sense, a file is broken, the device is too small.
+    /// As [`Pipeline::condition`].
     pub async fn prepare(&mut self, request: &Request) -> Result<(), Error> {
-        request.check(self.model.edge_multiple())?;
-        let shape = self.denoiser_shape(request);
-        self.text_encoder(shape.batch()).await?;
-        self.denoiser(shape).await?;
+        self.condition(request).await?;
+        self.base_denoiser(request).await?;
         self.decoder(self.latent_extent(request.size)).await?;
         if request.init.is_some() {
             self.encoder(request.size).await?;
@@ -88,39 +103,31 @@ impl Pipeline {
     pub async fn start_from(&mut self, request: &Request, noise: NoiseSource) -> Result<Run<'_>, Error> {
         self.prepare(request).await?;
         let [height, width] = self.latent_extent(request.size);
-        self.combiner = Combiner::new(&[1, height, width, self.model.vae.config.latent_channels]);
+        self.combiner = Combiner::new(&[1, height, width, self.model().vae.config.latent_channels]);
         Run::new(self, request, noise).await
     }
 
-    /// The context of prompts: what the denoiser attends to, `[B, S, D]`.
-    ///
-    /// # Errors
-    /// [`Error`] of the files or the device.
-    pub async fn encode_prompts(&mut self, prompts: &[&str]) -> Result<DeviceTensor, Error> {
-        let tokens = self.model.prompt_tokens();
-        let ids: Vec<Vec<u32>> =
-            prompts.iter().map(|p| self.model.tokenizer.encode_padded(p, tokens)).collect();
-        let embedded = self.model.text.embed(&ids).await?;
-        let ty = TensorType::f32([prompts.len(), tokens, self.model.text.config.width]);
-        let embedded = self.gpu.upload_new("embeddings", &HostTensor::new(ty, embedded)).await?;
-        let program = self.text_encoder(prompts.len()).await?;
-        let context = self.gpu.allocate("context", program.plan().outputs[0].1.clone())?;
-        program.run(&self.gpu, &ALL, &[embedded], std::slice::from_ref(&context)).await?;
-        Ok(context)
-    }
-
-    /// The picture of a latent `[1, h, w, C]` in the denoiser's scale.
+    /// The picture of a latent `[1, h, w, C]` in the denoiser's scale; once more in f32 if f16 overflows.
     ///
     /// # Errors
     /// [`Error::NotFinite`], and those of the device.
     pub async fn decode(&mut self, latent: &DeviceTensor) -> Result<Image, Error> {
         let extent = [latent.ty().shape[1], latent.ty().shape[2]];
+        let mut image = self.decode_once(extent, latent).await?;
+        if self.vae_dtype == DType::F16 && check_finite("", image.values()).is_err() {
+            self.vae_dtype = DType::F32;
+            image = self.decode_once(extent, latent).await?;
+        }
+        check_finite("decoded picture", image.values())?;
+        Ok(image)
+    }
+
+    async fn decode_once(&mut self, extent: [usize; 2], latent: &DeviceTensor) -> Result<Image, Error> {
         let program = self.decoder(extent).await?;
         let ty = program.plan().outputs[0].1.clone();
         let pixels = self.gpu.allocate("pixels", ty.clone())?;
         program.run(&self.gpu, &ALL, std::slice::from_ref(latent), std::slice::from_ref(&pixels)).await?;
         let values = self.gpu.read(&pixels).await?.into_data();
-        check_finite("decoded picture", &values)?;
         Ok(Image::new(PixelSize { width: ty.shape[2], height: ty.shape[1] }, values))
     }
 
@@ -145,7 +152,7 @@ impl Pipeline {
     /// If there are not `C * h * w` values: a programming error.
     pub async fn upload_latent(&self, values: &[f32], size: PixelSize) -> Result<DeviceTensor, Error> {
         let [height, width] = self.latent_extent(size);
-        let channels = self.model.vae.config.latent_channels;
+        let channels = self.model().vae.config.latent_channels;
         assert_eq!(values.len(), channels * height * width, "values of a latent");
         let ty = TensorType::f32([1, height, width, channels]);
         let tensor = HostTensor::from_fn(ty, |i| {
@@ -170,7 +177,7 @@ impl Pipeline {
     /// Extents `[C, h, w]` of the latent of a picture of `size`.
     pub fn latent_shape(&self, size: PixelSize) -> [usize; 3] {
         let [height, width] = self.latent_extent(size);
-        [self.model.vae.config.latent_channels, height, width]
+        [self.model().vae.config.latent_channels, height, width]
     }
 
     /// What runs of `request` take.
@@ -178,8 +185,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::prepare`].
     pub async fn stats(&mut self, request: &Request) -> Result<Stats, Error> {
-        let shape = self.denoiser_shape(request);
-        let denoiser = self.denoiser(shape).await?;
+        let denoiser = self.base_denoiser(request).await?;
         let decoder = self.decoder(self.latent_extent(request.size)).await?;
         Ok(Stats {
             denoiser_dispatches: denoiser.plan().dispatches(Rate::Step),
@@ -193,49 +199,26 @@ impl Pipeline {
         })
     }
 
-    pub(super) fn denoiser_shape(&self, request: &Request) -> DenoiserShape {
-        let [height, width] = self.latent_extent(request.size);
-        DenoiserShape {
-            height,
-            width,
-            tokens: self.model.prompt_tokens(),
-            guided: request.guidance.is_on(),
-            dtype: self.dtype,
+    /// The base model's denoiser, in the place of the refiner's.
+    pub(super) async fn base_denoiser(&mut self, request: &Request) -> Result<Rc<Program>, Error> {
+        if let Some(refiner) = &mut self.refiner {
+            refiner.release_denoiser();
         }
-    }
-
-    pub(super) async fn denoiser(&mut self, shape: DenoiserShape) -> Result<Rc<Program>, Error> {
-        if let Some(program) = self.denoisers.get(&shape) {
-            return Ok(program.clone());
-        }
-        let graph = build_denoiser(&self.model.unet, shape)?;
-        let program = Rc::new(compile(&self.gpu, &graph, &self.model.unet.weights).await?);
-        self.denoisers.insert(shape, program.clone());
-        Ok(program)
-    }
-
-    async fn text_encoder(&mut self, batch: usize) -> Result<Rc<Program>, Error> {
-        if let Some(program) = self.text_encoders.get(&batch) {
-            return Ok(program.clone());
-        }
-        let text = &self.model.text;
-        let (mut net, context) = text.build(batch, self.model.prompt_tokens(), self.dtype)?;
-        net.graph.output(context);
-        let program = Rc::new(compile(&self.gpu, &net.graph, &text.weights).await?);
-        self.text_encoders.insert(batch, program.clone());
-        Ok(program)
+        let shape = self.base.denoiser_shape(request);
+        self.base.denoiser(&self.gpu, shape).await
     }
 
     async fn decoder(&mut self, [height, width]: [usize; 2]) -> Result<Rc<Program>, Error> {
-        if let Some(program) = self.decoders.get(&[height, width]) {
+        let key = ([height, width], self.vae_dtype);
+        if let Some(program) = self.decoders.get(&key) {
             return Ok(program.clone());
         }
-        let vae = &self.model.vae;
+        let vae = &self.base.model.vae;
         let latent = TensorType::f32([1, height, width, vae.config.latent_channels]);
-        let (mut net, rgb) = vae.build_decoder(latent, self.vae_dtype())?;
+        let (mut net, rgb) = vae.build_decoder(latent, self.vae_dtype)?;
         net.graph.output(rgb);
         let program = Rc::new(compile(&self.gpu, &net.graph, &vae.weights).await?);
-        self.decoders.insert([height, width], program.clone());
+        self.decoders.insert(key, program.clone());
         Ok(program)
     }
 
@@ -244,38 +227,23 @@ impl Pipeline {
         if let Some(program) = self.encoders.get(&key) {
             return Ok(program.clone());
         }
-        let vae = &self.model.vae;
+        let vae = &self.base.model.vae;
         let pixels = TensorType::f32([1, size.height, size.width, 3]);
-        let (mut net, latent) = vae.build_encoder(pixels, self.vae_dtype())?;
+        let (mut net, latent) = vae.build_encoder(pixels, self.vae_dtype)?;
         net.graph.output(latent);
         let program = Rc::new(compile(&self.gpu, &net.graph, &vae.weights).await?);
         self.encoders.insert(key, program.clone());
         Ok(program)
     }
 
-    fn vae_dtype(&self) -> DType {
-        if self.model.vae.config.force_upcast { DType::F32 } else { self.dtype }
-    }
-
     fn latent_extent(&self, size: PixelSize) -> [usize; 2] {
-        let downscale = self.model.vae.config.downscale();
+        let downscale = self.model().vae.config.downscale();
         [size.height / downscale, size.width / downscale]
     }
 }
 
 /// Every rate: a program whose inputs are all new.
 pub(super) const ALL: [Rate; 3] = [Rate::Load, Rate::Prompt, Rate::Step];
-
-fn activation_dtype(gpu: &Gpu, model: &Model) -> DType {
-    let encodings = model.unet.weights.checkpoint().encodings();
-    let most = encodings.iter().max_by_key(|total| total.bytes).map(|total| total.encoding);
-    match model.precision {
-        Precision::F32 => DType::F32,
-        Precision::F16 => DType::F16,
-        Precision::Auto if gpu.caps().software || most == Some(Encoding::F32) => DType::F32,
-        Precision::Auto => DType::F16,
-    }
-}
 
 pub(super) fn check_finite(stage: &str, values: &[f32]) -> Result<(), Error> {
     let count = values.iter().filter(|v| !v.is_finite()).count();

@@ -46,19 +46,53 @@ impl PredictionType {
     }
 }
 
+/// What SDXL is told about the picture besides the prompt; other models are not.
+///
+/// Source: Podell et al. 2023, section 2.2.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Told {
+    /// Size of the picture it pretends to have been trained on; the request's if `None`. Small ones draw blurry.
+    pub original: Option<PixelSize>,
+    /// Rows cut off at the top of that picture.
+    pub crop_top: usize,
+    /// Columns cut off at its left.
+    pub crop_left: usize,
+    /// Size that picture was brought to; the request's if `None`.
+    pub target: Option<PixelSize>,
+    /// How beautiful the picture is, 1 to 10, to a refiner.
+    pub aesthetic_score: f64,
+    /// The same, beside the negative prompt.
+    pub negative_aesthetic_score: f64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Told {
+            original: None,
+            crop_top: 0,
+            crop_left: 0,
+            target: None,
+            aesthetic_score: 6.0,
+            negative_aesthetic_score: 2.5,
+        }
+    }
+}
+
 /// A picture that is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// What it shows.
     pub prompt: String,
-    /// What it shall not show.
-    pub negative_prompt: String,
+    /// What it shall not show. `None` is not an empty text to models that were trained with zeros in its place.
+    pub negative_prompt: Option<String>,
     /// Its size.
     pub size: PixelSize,
     /// Steps of the sampler.
     pub steps: usize,
     /// Guidance.
     pub guidance: GuidanceScale,
+    /// How much of the contrast that guidance adds is taken away, 0 (none) to 1: Lin et al. 2023, section 3.4.
+    pub guidance_rescale: f64,
     /// Seed of the noise.
     pub seed: Seed,
     /// Generator of the noise.
@@ -71,6 +105,10 @@ pub struct Request {
     pub prediction: Option<PredictionType>,
     /// A picture to start from.
     pub init: Option<InitImage>,
+    /// What SDXL is told besides the prompt.
+    pub told: Told,
+    /// The part of the training schedule after which a model's refiner takes over, above 0 and below 1.
+    pub refiner_start: f64,
 }
 
 impl Request {
@@ -87,6 +125,12 @@ impl Request {
         }
         if !self.guidance.0.is_finite() {
             return Err(Error::usage("--cfg-scale", "a finite number", self.guidance.0));
+        }
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return Err(Error::usage("--guidance-rescale", "0 to 1", self.guidance_rescale));
+        }
+        if !(self.told.aesthetic_score.is_finite() && self.told.negative_aesthetic_score.is_finite()) {
+            return Err(Error::usage("--aesthetic-score", "a finite number", self.told.aesthetic_score));
         }
         if let Some(init) = &self.init {
             if !(0.0..=1.0).contains(&init.strength) {

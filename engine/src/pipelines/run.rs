@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use kernels::{HostTensor, TensorType};
 
-use super::denoiser::DenoiserShape;
-use super::picture::{Image, PixelSize};
-use super::pipeline::{Pipeline, check_finite};
+use super::conditioning::Conditioning;
+use super::picture::Image;
+use super::pipeline::{ALL, Pipeline, check_finite};
 use super::request::Request;
+use super::stack::Stack;
 use super::terms::coefficients;
-use crate::device::{DeviceTensor, Program};
+use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
 use crate::graph::Rate;
 use crate::noise::{Generator, RngKind, Seed};
@@ -77,28 +78,43 @@ fn checked(noise: Vec<f32>, n: usize) -> Result<Vec<f32>, Error> {
 pub struct Progress {
     /// Number of the step, from 0.
     pub step: usize,
-    /// Evaluations of the model in the whole run.
+    /// Evaluations of denoisers in the whole run.
     pub total: usize,
     /// Noise level that the step started from.
     pub sigma: Sigma,
-    /// What the model was told.
+    /// What the denoiser was told.
     pub timestep: Timestep,
+    /// Whether it was the refiner's.
+    pub is_refined: bool,
 }
 
 /// A picture between its prompt and its pixels.
 pub struct Run<'p> {
     pipeline: &'p mut Pipeline,
-    program: Rc<Program>,
-    shape: DenoiserShape,
-    trajectory: Trajectory,
+    request: Request,
     noise: NoiseSource,
-    size: PixelSize,
     step: usize,
+    total: usize,
     x: DeviceTensor,
-    slots: Vec<Option<DeviceTensor>>,
-    context: DeviceTensor,
-    guidance: Option<DeviceTensor>,
     encoded: Option<DeviceTensor>,
+    stage: Stage,
+    /// The refiner's steps, until it takes over.
+    refinement: Option<Trajectory>,
+}
+
+/// A denoiser at work, and the steps that it does.
+struct Stage {
+    is_refiner: bool,
+    program: Rc<Program>,
+    trajectory: Trajectory,
+    /// Steps done so far.
+    done: usize,
+    slots: Vec<Option<DeviceTensor>>,
+    conditioning: Conditioning,
+    /// Inputs that stay: what they are to [`super::build_denoiser`] is said there.
+    guidance: Vec<DeviceTensor>,
+    context: DeviceTensor,
+    added: Option<DeviceTensor>,
     evaluation: Evaluation,
 }
 
@@ -109,97 +125,182 @@ struct Evaluation {
     output: DeviceTensor,
 }
 
+impl Stage {
+    async fn new(
+        gpu: &Gpu,
+        stack: &Stack,
+        program: Rc<Program>,
+        conditioning: Conditioning,
+        trajectory: Trajectory,
+        request: &Request,
+    ) -> Result<Self, Error> {
+        let shape = stack.denoiser_shape(request);
+        let unet = &stack.model.unet;
+        let context = HostTensor::new(shape.context(unet), conditioning.context.data().to_vec());
+        let mut guidance = Vec::new();
+        if shape.guided {
+            let scale = request.guidance.0;
+            guidance.push(gpu.upload_new("guidance", &coefficients(&[1.0 - scale, scale])).await?);
+        }
+        if shape.rescaled {
+            guidance.push(gpu.upload_new("rescale", &coefficients(&[request.guidance_rescale])).await?);
+        }
+        let added = match stack.added(&conditioning) {
+            Some(added) => Some(gpu.upload_new("added", &added).await?),
+            None => None,
+        };
+        let features = TensorType::new(shape.dtype, [shape.batch(), unet.config.time_features()]);
+        let latent = TensorType::f32([1, shape.height, shape.width, unet.config.in_channels]);
+        Ok(Stage {
+            is_refiner: false,
+            program,
+            done: 0,
+            slots: vec![None; trajectory.n_slots],
+            trajectory,
+            conditioning,
+            guidance,
+            context: gpu.upload_new("context", &context).await?,
+            added,
+            evaluation: Evaluation {
+                input_scale: gpu.allocate("input scale", coefficients(&[]).ty().clone())?,
+                time: gpu.allocate("time", features)?,
+                output: gpu.allocate("prediction", latent)?,
+            },
+        })
+    }
+
+    /// The prediction for the latent `x` in `step`.
+    async fn evaluate(
+        &self,
+        gpu: &Gpu,
+        stack: &Stack,
+        x: &DeviceTensor,
+        step: &Step,
+    ) -> Result<DeviceTensor, Error> {
+        let unet = &stack.model.unet.config;
+        let features = kernels::host::time_embedding(
+            step.timestep.0,
+            unet.time_features(),
+            unet.flip_sin_to_cos,
+            unet.freq_shift,
+        );
+        let Evaluation { input_scale, time, output } = &self.evaluation;
+        gpu.upload(input_scale, &coefficients(&[step.input_scale])).await?;
+        let batch = time.ty().shape[0];
+        gpu.upload(time, &HostTensor::new(time.ty().clone(), features.repeat(batch))).await?;
+        let mut inputs = vec![x.clone(), input_scale.clone()];
+        inputs.extend(self.guidance.iter().cloned());
+        inputs.extend([self.context.clone(), time.clone()]);
+        inputs.extend(self.added.clone());
+        let rates: &[Rate] = if self.done == 0 { &ALL } else { &[Rate::Step] };
+        self.program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
+        Ok(output.clone())
+    }
+}
+
 impl<'p> Run<'p> {
     pub(super) async fn new(
         pipeline: &'p mut Pipeline,
         request: &Request,
         mut noise: NoiseSource,
     ) -> Result<Self, Error> {
-        let trajectory = pipeline.model.check(request)?.trajectory;
-        let shape = pipeline.denoiser_shape(request);
-        let program = pipeline.denoiser(shape).await?;
-        let prompts: &[&str] = match shape.guided {
-            true => &[&request.negative_prompt, &request.prompt],
-            false => &[&request.prompt],
-        };
-        let context = pipeline.encode_prompts(prompts).await?;
-        check_finite("context of the prompt", pipeline.gpu.read(&context).await?.data())?;
-        let guidance = match shape.guided {
-            true => {
-                let scale = request.guidance.0;
-                Some(pipeline.gpu.upload_new("guidance", &coefficients(&[1.0 - scale, scale])).await?)
-            }
-            false => None,
-        };
+        let refiner = pipeline.refiner.as_ref().map(|stack| &stack.model);
+        let planned = pipeline.base.model.check_with(refiner, request)?;
+        let conditioning = pipeline.condition(request).await?;
+        let program = pipeline.base_denoiser(request).await?;
         let encoded = match &request.init {
             Some(init) => Some(pipeline.encode(&init.image).await?),
             None => None,
         };
         let n = pipeline.latent_shape(request.size).iter().product();
         let first = pipeline.upload_latent(&noise.first(n)?, request.size).await?;
-        let mut terms = vec![(trajectory.start.noise, first)];
+        let start = planned.trajectory.start;
+        let mut terms = vec![(start.noise, first)];
         if let Some(encoded) = &encoded {
-            terms.push((trajectory.start.latent, encoded.clone()));
+            terms.push((start.latent, encoded.clone()));
         }
         let x = pipeline.combiner.sum(&pipeline.gpu, &terms).await?;
-        let features =
-            TensorType::new(shape.dtype, [shape.batch(), pipeline.model.unet.config.time_features()]);
-        let evaluation = Evaluation {
-            input_scale: pipeline.gpu.allocate("input scale", coefficients(&[]).ty().clone())?,
-            time: pipeline.gpu.allocate("time", features)?,
-            output: pipeline.gpu.allocate("prediction", x.ty().clone())?,
-        };
         Ok(Run {
-            evaluation,
-            slots: vec![None; trajectory.n_slots],
-            size: request.size,
+            total: planned.steps().count(),
             step: 0,
+            stage: Stage::new(
+                &pipeline.gpu,
+                &pipeline.base,
+                program,
+                conditioning,
+                planned.trajectory,
+                request,
+            )
+            .await?,
+            refinement: planned.refinement,
+            request: request.clone(),
             pipeline,
-            program,
-            shape,
-            trajectory,
             noise,
             x,
-            context,
-            guidance,
             encoded,
         })
     }
 
-    /// Evaluations of the model in the whole run.
+    /// Evaluations of denoisers in the whole run.
     pub fn total(&self) -> usize {
-        self.trajectory.steps.len()
+        self.total
     }
 
     /// The schedule that is followed.
     pub fn schedule(&self) -> samplers::Schedule {
-        self.trajectory.schedule
+        self.stage.trajectory.schedule
     }
 
     /// Queues the next step; `None` after the last.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device, and of the refiner's files.
     pub async fn next(&mut self) -> Result<Option<Progress>, Error> {
-        let Some(step) = self.trajectory.steps.get(self.step).cloned() else { return Ok(None) };
-        let output = self.evaluate(&step).await?;
+        if self.stage.done == self.stage.trajectory.steps.len() {
+            let Some(refinement) = self.refinement.take() else { return Ok(None) };
+            self.hand_over(refinement).await?;
+        }
+        let step = self.stage.trajectory.steps[self.stage.done].clone();
+        let output = {
+            let Pipeline { gpu, base, refiner, .. } = &*self.pipeline;
+            let stack = if self.stage.is_refiner { refiner.as_ref().unwrap_or(base) } else { base };
+            self.stage.evaluate(gpu, stack, &self.x, &step).await?
+        };
         let noise = match step.draws_noise {
             true => {
-                let n = self.pipeline.latent_shape(self.size).iter().product();
+                let n = self.pipeline.latent_shape(self.request.size).iter().product();
                 let noise = self.noise.next(n)?;
-                Some(self.pipeline.upload_latent(&noise, self.size).await?)
+                Some(self.pipeline.upload_latent(&noise, self.request.size).await?)
             }
             false => None,
         };
         for store in &step.store {
             let stored = self.combine(&store.value, &output, noise.as_ref()).await?;
-            self.slots[store.slot] = Some(stored);
+            self.stage.slots[store.slot] = Some(stored);
         }
         self.x = self.combine(&step.next, &output, noise.as_ref()).await?;
-        let progress =
-            Progress { step: self.step, total: self.total(), sigma: step.sigma, timestep: step.timestep };
+        let progress = Progress {
+            step: self.step,
+            total: self.total,
+            sigma: step.sigma,
+            timestep: step.timestep,
+            is_refined: self.stage.is_refiner,
+        };
         self.step += 1;
+        self.stage.done += 1;
         Ok(Some(progress))
+    }
+
+    /// Puts the refiner in the base model's place.
+    async fn hand_over(&mut self, trajectory: Trajectory) -> Result<(), Error> {
+        let Pipeline { gpu, base, refiner, .. } = &mut *self.pipeline;
+        let Some(stack) = refiner else { return Ok(()) };
+        base.release_denoiser();
+        let conditioning = stack.condition(gpu, &self.request).await?;
+        let program = stack.denoiser(gpu, stack.denoiser_shape(&self.request)).await?;
+        let stage = Stage::new(gpu, stack, program, conditioning, trajectory, &self.request).await?;
+        self.stage = Stage { is_refiner: true, ..stage };
+        Ok(())
     }
 
     /// The latent as it is now, `[C, h, w]`; waits for all steps so far.
@@ -210,12 +311,9 @@ impl<'p> Run<'p> {
         self.pipeline.read_latent(&self.x).await
     }
 
-    /// The context that the denoiser attends to: batch, tokens, features, and the values.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub async fn context(&self) -> Result<HostTensor, Error> {
-        Ok(self.pipeline.gpu.read(&self.context).await?)
+    /// What the denoiser at work is told.
+    pub fn conditioning(&self) -> &Conditioning {
+        &self.stage.conditioning
     }
 
     /// The initial picture's latent, `[C, h, w]`, if there is one.
@@ -239,27 +337,6 @@ impl<'p> Run<'p> {
         self.pipeline.decode(&x).await
     }
 
-    async fn evaluate(&self, step: &Step) -> Result<DeviceTensor, Error> {
-        let gpu = &self.pipeline.gpu;
-        let unet = &self.pipeline.model.unet.config;
-        let features = kernels::host::time_embedding(
-            step.timestep.0,
-            unet.time_features(),
-            unet.flip_sin_to_cos,
-            unet.freq_shift,
-        );
-        let Evaluation { input_scale, time, output } = &self.evaluation;
-        gpu.upload(input_scale, &coefficients(&[step.input_scale])).await?;
-        gpu.upload(time, &HostTensor::new(time.ty().clone(), features.repeat(self.shape.batch()))).await?;
-        let mut inputs = vec![self.x.clone(), input_scale.clone()];
-        inputs.extend(self.guidance.clone());
-        inputs.extend([self.context.clone(), time.clone()]);
-        let first: &[Rate] = &[Rate::Load, Rate::Prompt, Rate::Step];
-        let rates = if self.step == 0 { first } else { &[Rate::Step] };
-        self.program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
-        Ok(output.clone())
-    }
-
     async fn combine(
         &mut self,
         combination: &Combination,
@@ -273,7 +350,7 @@ impl<'p> Run<'p> {
                 let tensor = match term.operand {
                     Operand::X => &self.x,
                     Operand::Output => output,
-                    Operand::Slot(slot) => self.slots[slot].as_ref().expect("stored before it is read"),
+                    Operand::Slot(slot) => self.stage.slots[slot].as_ref().expect("stored before it is read"),
                     Operand::Noise => noise.expect("drawn by the step that reads it"),
                 };
                 (term.coefficient, tensor.clone())

@@ -35,7 +35,7 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
     let stride = (n_train / request.steps) as i64;
     let range = Range { n_train, n_used: n_train, offset };
     let timesteps = spacing.timesteps(range, request.steps);
-    let skipped = request.skipped(timesteps.len())?;
+    let skipped = request.skipped(timesteps.iter().copied(), n_train)?;
     let mut steps = Vec::new();
     let mut start = Start { latent: 0.0, noise: 1.0 };
     for timestep in timesteps[skipped..].iter().map(|timestep| timestep.round_ties_even() as i64) {
@@ -43,8 +43,8 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
         let previous = timestep - stride;
         let previous_alpha_cumprod =
             if previous >= 0 { noise.alpha_cumprod(previous)? } else { final_alpha_cumprod };
-        if steps.is_empty() && request.strength.is_some() {
-            start = Start { latent: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() };
+        if steps.is_empty() {
+            start = request.start(1.0, alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
         }
         steps.push(step(prediction, clip, timestep, alpha_cumprod, previous_alpha_cumprod));
     }

@@ -7,7 +7,7 @@ use super::euler::FinalSigma;
 use super::sigmas::karras;
 use super::{
     Combination, Config, Method, NoiseSchedule, Operand, Prediction, Range, Request, SamplerError, Schedule,
-    Sigma, SigmaTable, Spacing, Start, Step, Store, Timestep, Trajectory,
+    Sigma, SigmaTable, Spacing, Step, Store, Timestep, Trajectory,
 };
 
 pub(super) const METHOD: Method = Method {
@@ -65,7 +65,7 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
     let table = SigmaTable::new(&noise);
     let (timesteps, sigmas) = levels(config, request, &noise, &table, schedule, final_sigma)?;
     let n = timesteps.len();
-    let skipped = request.skipped(n)?;
+    let skipped = request.skipped(timesteps.iter().copied(), noise.n_train())?;
     let first_order_at_end =
         euler_at_final || matches!(final_sigma, FinalSigma::Zero) || (lower_order_final && n < FEW_STEPS);
 
@@ -86,12 +86,8 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
         }
     });
     let steps = steps.collect();
-    let start = if request.strength.is_some() {
-        let (latent, noise) = alpha_sigma(sigmas[skipped]);
-        Start { latent, noise }
-    } else {
-        Start { latent: 0.0, noise: 1.0 }
-    };
+    let (signal, noise) = alpha_sigma(sigmas[skipped]);
+    let start = request.start(1.0, signal, noise);
     Ok(Trajectory { schedule, start, steps, n_slots: N_SLOTS })
 }
 

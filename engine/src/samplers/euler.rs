@@ -77,12 +77,8 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
         store: Vec::new(),
         next: Combination::new(level.euler_terms(prediction, level.to)),
     };
-    Ok(Trajectory {
-        schedule,
-        start: levels.start(request, spacing)?,
-        steps: levels.steps(request)?.map(step).collect(),
-        n_slots: 0,
-    })
+    let (start, levels) = levels.run(request, spacing, noise.n_train())?;
+    Ok(Trajectory { schedule, start, steps: levels.map(step).collect(), n_slots: 0 })
 }
 
 /// `steps + 1` sigmas, of which the last is the lowest: the one appended after it is not reached.

@@ -36,12 +36,9 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
     // k-diffusion scales the first noise by the largest sigma; diffusers' rule for leading timesteps is its own.
     let spacing = if schedule == Schedule::Karras { Spacing::Trailing } else { spacing };
     let levels = Levels { timesteps, sigmas };
-    Ok(Trajectory {
-        schedule,
-        start: levels.start(request, spacing)?,
-        steps: levels.steps(request)?.map(|level| step(level, prediction)).collect(),
-        n_slots: 0,
-    })
+    let (start, levels) = levels.run(request, spacing, noise.n_train())?;
+    let steps = levels.map(|level| step(level, prediction)).collect();
+    Ok(Trajectory { schedule, start, steps, n_slots: 0 })
 }
 
 /// A deterministic step below the next noise level, and noise to come up to it.

@@ -25,7 +25,7 @@ mod trajectory;
 
 use config::Config;
 pub use error::SamplerError;
-use noise_schedule::NoiseSchedule;
+use noise_schedule::{NoiseSchedule, read_n_train};
 use prediction::Prediction;
 pub use request::{Request, Schedule};
 use sigmas::SigmaTable;
@@ -90,6 +90,8 @@ impl Method {
     ) -> Result<Trajectory, SamplerError> {
         let config = Config::new(file, keys);
         request.check(self)?;
-        (self.plan)(&config, request)?.checked(self.name, &config)
+        let mut trajectory = (self.plan)(&config, request)?;
+        request.end(&mut trajectory, read_n_train(&config)?)?;
+        trajectory.checked(self.name, &config)
     }
 }

@@ -83,8 +83,13 @@ impl NoiseSchedule {
     }
 }
 
+/// Timesteps of the training schedule.
+pub(super) fn read_n_train(config: &Config) -> Result<usize, SamplerError> {
+    config.count("num_train_timesteps", 1000, MAX_TRAIN_TIMESTEPS)
+}
+
 fn read_betas(config: &Config) -> Result<Vec<f64>, SamplerError> {
-    let n_train = config.count("num_train_timesteps", 1000, MAX_TRAIN_TIMESTEPS)?;
+    let n_train = read_n_train(config)?;
     // Two timesteps are the least between which a noise level can be interpolated.
     if n_train < 2 {
         return Err(config.malformed("num_train_timesteps", "at least 2", &Value::from(n_train)));

@@ -6,7 +6,7 @@
 
 use super::{
     Combination, Config, Method, NoiseSchedule, Operand, Prediction, Range, Request, SamplerError, Schedule,
-    Sigma, Spacing, Start, Step, Store, Timestep, Trajectory,
+    Sigma, Spacing, Step, Store, Timestep, Trajectory,
 };
 
 pub(super) const METHOD: Method = Method {
@@ -54,18 +54,14 @@ fn plan(config: &Config, request: &Request) -> Result<Trajectory, SamplerError> 
     } else {
         [&prk_timesteps[..], &spaced[ORDER - 1..]].concat()
     };
-    let skipped = request.skipped(timesteps.len())?;
+    let skipped = request.skipped(timesteps.iter().map(|timestep| *timestep as f64), n_train)?;
 
     let mut solver =
         Solver { noise, final_alpha_cumprod, prediction, stride, prk_timesteps, counter: 0, n_outputs: 0 };
     let steps = timesteps[skipped..].iter().map(|&timestep| solver.step(timestep));
     let steps = steps.collect::<Result<Vec<_>, _>>()?;
-    let start = if request.strength.is_some() {
-        let alpha_cumprod = solver.noise.alpha_cumprod(timesteps[skipped])?;
-        Start { latent: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() }
-    } else {
-        Start { latent: 0.0, noise: 1.0 }
-    };
+    let alpha_cumprod = solver.noise.alpha_cumprod(timesteps[skipped])?;
+    let start = request.start(1.0, alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt());
     Ok(Trajectory { schedule: Schedule::Discrete, start, steps, n_slots: N_SLOTS })
 }
 

@@ -1,6 +1,6 @@
 //! What a user asks of a sampler.
 
-use super::{Config, Method, SamplerError};
+use super::{Config, Method, SamplerError, Start, Trajectory};
 
 /// How noise levels are spread over a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,27 @@ pub struct Request {
     pub schedule: Option<Schedule>,
     /// With an initial image: the part of the run that is done, in (0, 1]. `None`: from noise.
     pub strength: Option<f64>,
+    /// The part of the training schedule that this model does before it hands its latent over, in (0, 1); diffusers'
+    /// `denoising_end`. `None`: all.
+    pub denoising_end: Option<f64>,
+    /// The part that another model has done to the latent that is given, in (0, 1); diffusers' `denoising_start`.
+    pub denoising_start: Option<f64>,
+}
+
+/// The first timestep that is left to the second of two models of which the first does `part` of the training schedule.
+///
+/// # Source    `denoising_end` and `denoising_start` of diffusers' StableDiffusionXL pipelines
+fn hand_over(part: f64, n_train: usize) -> f64 {
+    let n_train = n_train as f64;
+    (n_train - part * n_train).round_ties_even()
 }
 
 impl Request {
+    /// A whole run from noise, on the configured schedule.
+    pub fn whole(steps: usize) -> Self {
+        Request { steps, schedule: None, strength: None, denoising_end: None, denoising_start: None }
+    }
+
     pub(super) fn check(&self, method: &Method) -> Result<(), SamplerError> {
         if let Some(schedule) = self.schedule
             && !method.schedules.contains(&schedule)
@@ -56,7 +74,14 @@ impl Request {
                 found: strength.to_string(),
             });
         }
-        Ok(())
+        match [self.denoising_end, self.denoising_start]
+            .into_iter()
+            .flatten()
+            .find(|p| !(*p > 0.0 && *p < 1.0))
+        {
+            Some(part) => Err(hand_over_error("a number between 0 and 1", part)),
+            None => Ok(()),
+        }
     }
 
     /// # Errors    [`SamplerError::Usage`] if `steps` is not from `min` to `n_train`
@@ -71,12 +96,25 @@ impl Request {
         })
     }
 
-    /// How many of the `n_timesteps` of a run are skipped because the initial image stands for
-    /// them.
+    /// How many of the `timesteps` of a whole run are skipped because the initial image stands for them, or because
+    /// another model has done them.
     ///
     /// # Errors    [`SamplerError::Usage`] if nothing would be left
     /// # Source    `get_timesteps` of diffusers' image-to-image pipelines
-    pub(super) fn skipped(&self, n_timesteps: usize) -> Result<usize, SamplerError> {
+    pub(super) fn skipped(
+        &self,
+        timesteps: impl ExactSizeIterator<Item = f64>,
+        n_train: usize,
+    ) -> Result<usize, SamplerError> {
+        let n_timesteps = timesteps.len();
+        if let Some(part) = self.denoising_start {
+            let limit = hand_over(part, n_train);
+            let left = timesteps.filter(|timestep| *timestep < limit).count();
+            return match left {
+                0 => Err(hand_over_error("at least one step to be left to the second model", part)),
+                left => Ok(n_timesteps - left),
+            };
+        }
         let Some(strength) = self.strength else {
             return Ok(0);
         };
@@ -92,9 +130,36 @@ impl Request {
         Ok(skipped)
     }
 
+    /// Leaves the steps after the hand-over to the second model out of `trajectory`.
+    ///
+    /// # Errors    [`SamplerError::Usage`] if no step would be left
+    pub(super) fn end(&self, trajectory: &mut Trajectory, n_train: usize) -> Result<(), SamplerError> {
+        let Some(part) = self.denoising_end else { return Ok(()) };
+        let limit = hand_over(part, n_train);
+        trajectory.steps.truncate(trajectory.steps.iter().filter(|step| step.timestep.0 >= limit).count());
+        match trajectory.steps.is_empty() {
+            true => Err(hand_over_error("at least one step to be left to the first model", part)),
+            false => Ok(()),
+        }
+    }
+
+    /// How the latent begins, from the factor on the noise of a run from noise, and the scales of signal and noise where
+    /// this run begins.
+    pub(super) fn start(&self, from_noise: f64, signal: f64, noise: f64) -> Start {
+        match (self.denoising_start, self.strength) {
+            (Some(_), _) => Start { latent: 1.0, noise: 0.0 },
+            (None, Some(_)) => Start { latent: signal, noise },
+            (None, None) => Start { latent: 0.0, noise: from_noise },
+        }
+    }
+
     /// What is asked for, or else what `use_karras_sigmas` says.
     pub(super) fn schedule(&self, config: &Config) -> Result<Schedule, SamplerError> {
         let configured = config.flag("use_karras_sigmas", false)?;
         Ok(self.schedule.unwrap_or(if configured { Schedule::Karras } else { Schedule::Discrete }))
     }
+}
+
+fn hand_over_error(expected: &str, found: f64) -> SamplerError {
+    SamplerError::Usage { what: "refiner-start", expected: expected.to_owned(), found: found.to_string() }
 }

@@ -20,22 +20,22 @@ pub(super) struct Level {
 }
 
 impl Levels {
-    /// The steps that are done.
-    pub(super) fn steps(&self, request: &Request) -> Result<impl Iterator<Item = Level>, SamplerError> {
-        let skipped = request.skipped(self.timesteps.len())?;
-        let pairs = self.timesteps.iter().zip(self.sigmas.windows(2)).skip(skipped);
-        Ok(pairs.map(|(&timestep, pair)| Level { timestep, from: pair[0], to: pair[1] }))
-    }
-
+    /// How the latent begins, and the steps that are done.
+    ///
     /// # Source    `init_noise_sigma` and `add_noise` of diffusers' Euler schedulers
-    pub(super) fn start(&self, request: &Request, spacing: Spacing) -> Result<Start, SamplerError> {
-        if request.strength.is_some() {
-            let skipped = request.skipped(self.timesteps.len())?;
-            return Ok(Start { latent: 1.0, noise: self.sigmas[skipped] });
-        }
+    pub(super) fn run(
+        &self,
+        request: &Request,
+        spacing: Spacing,
+        n_train: usize,
+    ) -> Result<(Start, impl Iterator<Item = Level>), SamplerError> {
+        let skipped = request.skipped(self.timesteps.iter().copied(), n_train)?;
         let max = self.sigmas.iter().copied().fold(0.0, f64::max);
-        let noise = if spacing == Spacing::Leading { max.hypot(1.0) } else { max };
-        Ok(Start { latent: 0.0, noise })
+        let from_noise = if spacing == Spacing::Leading { max.hypot(1.0) } else { max };
+        let start = request.start(from_noise, 1.0, self.sigmas[skipped]);
+        let pairs = self.timesteps.iter().zip(self.sigmas.windows(2)).skip(skipped);
+        let levels = pairs.map(|(&timestep, pair)| Level { timestep, from: pair[0], to: pair[1] });
+        Ok((start, levels))
     }
 }
 

@@ -14,6 +14,8 @@ use crate::error::Error;
 use crate::graph::{Packing, Param};
 use pack::pack;
 
+pub(crate) use pack::values;
+
 /// The weights of one network.
 pub struct Weights {
     checkpoint: Checkpoint,
@@ -54,6 +56,9 @@ impl Weights {
             Packing::Linear => {
                 TensorType::new(dtype, [entry.shape[1].next_multiple_of(LANES), entry.shape[0]])
             }
+            Packing::Transposed => {
+                TensorType::new(dtype, [entry.shape[0].next_multiple_of(LANES), entry.shape[1]])
+            }
             Packing::Conv => {
                 let [o, i, kh, kw] = [0, 1, 2, 3].map(|d| entry.shape[d]);
                 TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o])
@@ -75,6 +80,11 @@ impl Weights {
         gpu.upload_bytes(&tensor, 0, &self.packed(param, ty).await?).await?;
         self.resident.lock().unwrap_or_else(PoisonError::into_inner).insert(param.clone(), tensor.clone());
         Ok(tensor)
+    }
+
+    /// Takes what is on the device off it, as soon as no program holds it any more.
+    pub fn release(&self) {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The parameter in host memory, for the CPU reference.

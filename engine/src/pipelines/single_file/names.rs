@@ -1,107 +1,23 @@
-//! Checkpoints in one file, with the names of the original `ldm` code.
+//! The names of tensors in `ldm`'s and `sgm`'s files and in OpenCLIP, and what diffusers and transformers call them.
 //!
-//! Source: CompVis/stable-diffusion's module tree; diffusers.loaders.single_file_utils for the detection keys.
+//! Source: the module trees of CompVis/stable-diffusion, Stability-AI/generative-models and mlfoundations/open_clip;
+//! diffusers.loaders.single_file_utils.
 
-use loaders::{Checkpoint, Error};
-
-/// Where the parts of a pipeline are in such a file.
-const UNET: &str = "model.diffusion_model.";
-const VAE: &str = "first_stage_model.";
-const TEXT: &str = "cond_stage_model.transformer.";
-
-/// Tensors that give a family away, and its name; the first that is there decides.
-const FAMILIES: [(&str, &str); 12] = [
-    ("conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias", "Stable Diffusion XL"),
-    ("conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias", "Stable Diffusion XL refiner"),
-    ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", "Stable Diffusion 2.x"),
-    ("model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias", "Stable Diffusion 3"),
-    ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "FLUX.1"),
-    ("double_blocks.0.img_attn.norm.key_norm.scale", "FLUX.1"),
-    ("single_stream_modulation.lin.weight", "FLUX.2"),
-    ("layers.0.adaLN_modulation.0.weight", "Z-Image"),
-    ("edm_mean", "Playground 2.5"),
-    ("control_model.input_blocks.0.0.weight", "a ControlNet"),
-    ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "a LoRA"),
-    ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "a LoRA"),
-];
-
-/// The three networks of Stable Diffusion 1.x.
-pub(super) struct Parts {
-    pub(super) text_encoder: Checkpoint,
-    pub(super) unet: Checkpoint,
-    pub(super) vae: Checkpoint,
-}
-
-/// The parts of the Stable Diffusion 1.x checkpoint `file`, under diffusers' names.
-///
-/// # Errors
-/// [`Error::Unsupported`] for another family; [`Error::Malformed`] naming a part that is missing.
-pub(super) fn split(file: &Checkpoint) -> Result<Parts, Error> {
-    check_family(file)?;
-    let parts = Parts {
-        text_encoder: file.scoped(TEXT),
-        unet: file
-            .scoped(UNET)
-            .renamed_with(|name| Some(unet_name(name).unwrap_or_else(|| name.to_owned())))?,
-        vae: file.scoped(VAE).renamed_with(|name| Some(vae_name(name).unwrap_or_else(|| name.to_owned())))?,
-    };
-    for (part, prefix, checkpoint) in
-        [("text encoder", TEXT, &parts.text_encoder), ("UNet", UNET, &parts.unet), ("VAE", VAE, &parts.vae)]
-    {
-        if checkpoint.names().len() == 0 {
-            return Err(Error::malformed(
-                file.label(),
-                format!("the {part}"),
-                format!("tensors named '{prefix}...'"),
-                "none",
-            ));
-        }
-    }
-    Ok(parts)
-}
-
-/// The family of a checkpoint, or `None` if its tensors give none away.
-pub(super) fn family(file: &Checkpoint) -> Option<&'static str> {
-    if let Some((_, family)) = FAMILIES.iter().find(|(key, _)| file.get(key).is_some()) {
-        return Some(family);
-    }
-    let context = file.get(&format!("{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"))?;
-    let inputs = file.get(&format!("{UNET}input_blocks.0.0.weight"))?.shape.get(1).copied();
-    match (context.shape.get(1).copied(), inputs) {
-        (Some(768), Some(4)) => Some("Stable Diffusion 1.x"),
-        (Some(768), Some(9)) => Some("Stable Diffusion 1.x inpainting"),
-        (Some(768), Some(8)) => Some("InstructPix2Pix"),
-        (Some(1024), _) => Some("Stable Diffusion 2.x"),
-        _ => None,
-    }
-}
-
-fn check_family(file: &Checkpoint) -> Result<(), Error> {
-    match family(file) {
-        Some("Stable Diffusion 1.x") => Ok(()),
-        Some(other) => {
-            let hint = "photogram reads Stable Diffusion 1.x from a single file";
-            Err(Error::unsupported(file.label(), format!("a checkpoint of {other}"), hint))
-        }
-        None => {
-            let hint = "none of its tensors belongs to a model family photogram knows";
-            Err(Error::unsupported(file.label(), "this checkpoint", hint))
-        }
-    }
-}
-
-/// Residual blocks on a level, and levels, of SD 1.x's UNet.
+/// Residual blocks on a level of the UNets of all families.
 const UNET_LAYERS: usize = 2;
-/// Levels of SD 1.x's autoencoder.
+/// Levels of their autoencoders.
 const VAE_LEVELS: usize = 4;
 
 /// The diffusers name of a UNet's tensor.
-fn unet_name(name: &str) -> Option<String> {
+pub(super) fn unet_name(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
     let tail = |from: usize| parts.get(from..).filter(|rest| !rest.is_empty()).map(|rest| rest.join("."));
     let number = |at: usize| parts.get(at).and_then(|p| p.parse::<usize>().ok());
     Some(match parts.first().copied()? {
         "time_embed" => format!("time_embedding.linear_{}.{}", number(1)? / 2 + 1, tail(2)?),
+        "label_emb" if number(1)? == 0 => {
+            format!("add_embedding.linear_{}.{}", number(2)? / 2 + 1, tail(3)?)
+        }
         "out" if number(1)? == 0 => format!("conv_norm_out.{}", tail(2)?),
         "out" => format!("conv_out.{}", tail(2)?),
         "middle_block" => match number(1)? {
@@ -144,7 +60,7 @@ fn resnet_name(name: &str) -> String {
 }
 
 /// The diffusers name of an autoencoder's tensor.
-fn vae_name(name: &str) -> Option<String> {
+pub(super) fn vae_name(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('.').collect();
     let tail = |from: usize| parts.get(from..).filter(|rest| !rest.is_empty()).map(|rest| rest.join("."));
     let number = |at: usize| parts.get(at).and_then(|p| p.parse::<usize>().ok());
@@ -187,6 +103,45 @@ fn vae_attention_name(name: &str) -> Option<String> {
     Some(format!("{layer}.{tail}"))
 }
 
+/// The transformers names of a tensor of OpenCLIP's text encoder: three for fused projections, none for what is not used.
+///
+/// `layers` are used, the others left out, and the projection only if `projection`: it stays `text_projection`, for it is
+/// stored `[inputs, outputs]`, unlike transformers' `text_projection.weight`.
+pub(super) fn open_clip_names(name: &str, layers: usize, projection: bool) -> Vec<String> {
+    if let Some(block) = name.strip_prefix("transformer.resblocks.") {
+        return open_clip_layer_names(block, layers).unwrap_or_default();
+    }
+    let renamed = match name {
+        "token_embedding.weight" => "text_model.embeddings.token_embedding.weight",
+        "positional_embedding" => "text_model.embeddings.position_embedding.weight",
+        "ln_final.weight" => "text_model.final_layer_norm.weight",
+        "ln_final.bias" => "text_model.final_layer_norm.bias",
+        "text_projection" if projection => "text_projection",
+        _ => return Vec::new(),
+    };
+    vec![renamed.to_owned()]
+}
+
+/// [`open_clip_names`] of what follows `transformer.resblocks.`.
+fn open_clip_layer_names(name: &str, layers: usize) -> Option<Vec<String>> {
+    const MODULES: [(&str, &str); 5] = [
+        ("ln_1.", "layer_norm1."),
+        ("ln_2.", "layer_norm2."),
+        ("attn.out_proj.", "self_attn.out_proj."),
+        ("mlp.c_fc.", "mlp.fc1."),
+        ("mlp.c_proj.", "mlp.fc2."),
+    ];
+    let (layer, rest) = name.split_once('.')?;
+    let layer: usize = layer.parse().ok().filter(|layer| *layer < layers)?;
+    let layer = format!("text_model.encoder.layers.{layer}");
+    if let Some(parameter) = rest.strip_prefix("attn.in_proj_") {
+        return Some(["q", "k", "v"].map(|part| format!("{layer}.self_attn.{part}_proj.{parameter}")).into());
+    }
+    let renamed =
+        MODULES.iter().find_map(|(old, new)| Some(format!("{layer}.{new}{}", rest.strip_prefix(old)?)));
+    renamed.map(|name| vec![name])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +164,21 @@ mod tests {
                 "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2.bias",
             ),
             ("out.2.weight", "conv_out.weight"),
+            // SDXL: transformers of several blocks, three levels, an embedding of sizes and of the text.
+            ("label_emb.0.0.weight", "add_embedding.linear_1.weight"),
+            ("label_emb.0.2.bias", "add_embedding.linear_2.bias"),
+            (
+                "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0.weight",
+                "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0.weight",
+            ),
+            (
+                "middle_block.1.transformer_blocks.9.norm3.weight",
+                "mid_block.attentions.0.transformer_blocks.9.norm3.weight",
+            ),
+            ("output_blocks.2.2.conv.weight", "up_blocks.0.upsamplers.0.conv.weight"),
+            ("output_blocks.8.0.in_layers.2.bias", "up_blocks.2.resnets.2.conv1.bias"),
+            // Its refiner: no transformers where the image is smallest.
+            ("output_blocks.5.1.proj_out.weight", "up_blocks.1.attentions.2.proj_out.weight"),
         ] {
             assert_eq!(unet_name(ldm).as_deref(), Some(diffusers), "{ldm}");
         }
@@ -229,6 +199,45 @@ mod tests {
     }
 
     #[test]
+    fn open_clip_names_become_transformers_names() {
+        for (open_clip, transformers) in [
+            ("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
+            ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+            ("transformer.resblocks.0.ln_1.weight", "text_model.encoder.layers.0.layer_norm1.weight"),
+            ("transformer.resblocks.22.ln_2.bias", "text_model.encoder.layers.22.layer_norm2.bias"),
+            (
+                "transformer.resblocks.3.attn.out_proj.bias",
+                "text_model.encoder.layers.3.self_attn.out_proj.bias",
+            ),
+            ("transformer.resblocks.10.mlp.c_fc.weight", "text_model.encoder.layers.10.mlp.fc1.weight"),
+            ("transformer.resblocks.10.mlp.c_proj.bias", "text_model.encoder.layers.10.mlp.fc2.bias"),
+            ("ln_final.bias", "text_model.final_layer_norm.bias"),
+        ] {
+            for projection in [false, true] {
+                assert_eq!(open_clip_names(open_clip, 23, projection), [transformers], "{open_clip}");
+            }
+        }
+        for parameter in ["weight", "bias"] {
+            let fused = format!("transformer.resblocks.7.attn.in_proj_{parameter}");
+            let layer = "text_model.encoder.layers.7.self_attn";
+            let parts = ["q", "k", "v"].map(|part| format!("{layer}.{part}_proj.{parameter}"));
+            assert_eq!(open_clip_names(&fused, 23, false), parts);
+        }
+        assert_eq!(open_clip_names("text_projection", 32, true), ["text_projection"]);
+        for left_out in [
+            "text_projection",
+            "logit_scale",
+            "attn_mask",
+            "visual.conv1.weight",
+            "transformer.resblocks.23.ln_1.weight",
+            "transformer.resblocks.23.attn.in_proj_weight",
+            "transformer.resblocks.0.attn.unknown",
+        ] {
+            assert_eq!(open_clip_names(left_out, 23, false), Vec::<String>::new(), "{left_out}");
+        }
+    }
+
+    #[test]
     fn names_that_end_early_are_left_alone() {
         let whole = [
             "time_embed.2.bias",
@@ -241,13 +250,23 @@ mod tests {
             "encoder.mid.attn_1.q.weight",
             "decoder.up.0.block.2.nin_shortcut.weight",
             "decoder.norm_out.weight",
+            "label_emb.0.2.bias",
+            "transformer.resblocks.3.attn.in_proj_weight",
+            "transformer.resblocks.3.mlp.c_fc.weight",
         ];
         for name in whole {
-            let parts: Vec<&str> = name.split('.').collect();
-            for n in 0..parts.len() {
-                let short = parts[..n].join(".");
-                let _ = (unet_name(&short), vae_name(&short));
+            for (end, _) in name.char_indices() {
+                for short in [&name[..end], &format!("{}é", &name[..end])] {
+                    let _ = (unet_name(short), vae_name(short), open_clip_names(short, 23, true));
+                }
             }
+        }
+        assert_eq!(unet_name("label_emb.0"), None);
+        assert_eq!(unet_name("label_emb.0.2"), None);
+        for short in
+            ["transformer.resblocks.", "transformer.resblocks.3", "transformer.resblocks.x.ln_1.weight"]
+        {
+            assert!(open_clip_names(short, 23, true).is_empty(), "{short}");
         }
         assert_eq!(unet_name("input_blocks.0"), None);
         assert_eq!(unet_name("input_blocks.99999999999999999999.0.weight"), None);

@@ -1,0 +1,114 @@
+//! What single files leave out: configurations, tokenizers and schedulers of the families they belong to.
+//!
+//! Source: the configuration files of the models that Stability AI and Runway published as diffusers folders.
+
+use loaders::Tokenizer;
+use serde_json::{Map, Value, json};
+
+use super::conditioning::AddedNumbers;
+use super::model::Family;
+use super::single_file::{Family as FileFamily, Training};
+use crate::error::Error;
+use crate::models::{ClipTextConfig, UNetConfig, VaeKlConfig};
+
+/// A family's configuration.
+pub(super) struct Preset {
+    pub(super) family: Family,
+    /// One for each text encoder of the family, in its order.
+    pub(super) text: Vec<TextPreset>,
+    pub(super) unet: UNetConfig,
+    pub(super) vae: VaeKlConfig,
+    pub(super) added: Option<AddedNumbers>,
+    pub(super) zeros_for_no_prompt: bool,
+}
+
+/// A text encoder's configuration.
+pub(super) struct TextPreset {
+    pub(super) config: ClipTextConfig,
+    /// Whether prompts are padded with `!`, as OpenCLIP does with its token 0.
+    pads_with_zero: bool,
+}
+
+impl TextPreset {
+    fn clip(config: ClipTextConfig) -> Self {
+        TextPreset { config, pads_with_zero: false }
+    }
+
+    fn open_clip(config: ClipTextConfig) -> Self {
+        TextPreset { config, pads_with_zero: true }
+    }
+
+    pub(super) fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        Ok(if self.pads_with_zero { Tokenizer::open_clip()? } else { Tokenizer::clip()? })
+    }
+}
+
+impl Preset {
+    pub(super) fn of(file: FileFamily) -> Preset {
+        let (vit_l, vit_h) = (ClipTextConfig::clip_vit_large(), ClipTextConfig::open_clip_vit_h());
+        let vit_big_g = ClipTextConfig::open_clip_vit_big_g();
+        match file {
+            FileFamily::StableDiffusion1 => Preset {
+                family: Family::StableDiffusion,
+                text: vec![TextPreset::clip(vit_l)],
+                unet: UNetConfig::stable_diffusion_1(),
+                vae: VaeKlConfig::stable_diffusion_1(),
+                added: None,
+                zeros_for_no_prompt: false,
+            },
+            FileFamily::StableDiffusion2 => Preset {
+                text: vec![TextPreset::open_clip(vit_h)],
+                unet: UNetConfig::stable_diffusion_2(),
+                ..Preset::of(FileFamily::StableDiffusion1)
+            },
+            FileFamily::StableDiffusionXl => Preset {
+                family: Family::StableDiffusionXl,
+                text: vec![TextPreset::clip(vit_l), TextPreset::open_clip(vit_big_g)],
+                unet: UNetConfig::stable_diffusion_xl(),
+                vae: VaeKlConfig::stable_diffusion_xl(),
+                added: Some(AddedNumbers::Sizes),
+                zeros_for_no_prompt: true,
+            },
+            FileFamily::StableDiffusionXlRefiner => Preset {
+                family: Family::StableDiffusionXlRefiner,
+                text: vec![TextPreset::open_clip(vit_big_g)],
+                unet: UNetConfig::stable_diffusion_xl_refiner(),
+                added: Some(AddedNumbers::Score),
+                zeros_for_no_prompt: false,
+                ..Preset::of(FileFamily::StableDiffusionXl)
+            },
+        }
+    }
+}
+
+/// The scheduler that models of a family ship with.
+pub(super) fn scheduler(file: FileFamily, training: Training) -> Map<String, Value> {
+    let own = match file {
+        FileFamily::StableDiffusion1 => json!({
+            "_class_name": "PNDMScheduler",
+            "set_alpha_to_one": false,
+            "skip_prk_steps": true,
+            "clip_sample": false,
+        }),
+        FileFamily::StableDiffusion2 => json!({
+            "_class_name": "DDIMScheduler",
+            "set_alpha_to_one": false,
+            "clip_sample": false,
+        }),
+        FileFamily::StableDiffusionXl | FileFamily::StableDiffusionXlRefiner => json!({
+            "_class_name": "EulerDiscreteScheduler",
+            // The last timestep, all noise, is the one that rescaling is about: leading spacing never visits it.
+            "timestep_spacing": if training.zero_terminal_snr { "trailing" } else { "leading" },
+            "rescale_betas_zero_snr": training.zero_terminal_snr,
+        }),
+    };
+    let shared = json!({
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "steps_offset": 1,
+        "prediction_type": training.prediction.name(),
+    });
+    [shared, own].into_iter().filter_map(|keys| keys.as_object().cloned()).flatten().collect()
+}

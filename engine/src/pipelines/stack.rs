@@ -1,0 +1,182 @@
+//! A model's text encoders and its denoiser on a device.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use kernels::{DType, HostTensor, TensorType};
+use loaders::Encoding;
+
+use super::conditioning::{Conditioning, Encoded, picked, side_by_side};
+use super::denoiser::{DenoiserShape, build_denoiser};
+use super::model::{Model, Precision};
+use super::pipeline::{ALL, check_finite};
+use super::request::Request;
+use crate::compile::compile;
+use crate::device::{Gpu, Program};
+use crate::error::Error;
+
+/// Text encoders with more bytes than this leave the device when they have encoded a prompt: they would stand idle beside the
+/// denoiser. SD 1.x's is smaller, SDXL's are larger.
+const RESIDENT_TEXT_BYTES: u64 = 512 << 20;
+
+/// A model at work.
+pub(super) struct Stack {
+    pub(super) model: Model,
+    pub(super) dtype: DType,
+    denoisers: HashMap<DenoiserShape, Rc<Program>>,
+    /// The prompts that were encoded last, and what came of them.
+    encoded: Option<(Prompts, Encoded)>,
+}
+
+/// What text encoders read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Prompts {
+    /// In the order of a batch.
+    texts: Vec<String>,
+    /// Whether zeros take the first one's place.
+    zeroes_first: bool,
+}
+
+impl Stack {
+    pub(super) fn new(gpu: &Gpu, model: Model) -> Self {
+        let dtype = activation_dtype(gpu, &model);
+        Stack { model, dtype, denoisers: HashMap::new(), encoded: None }
+    }
+
+    /// What `request` needs a denoiser for.
+    pub(super) fn denoiser_shape(&self, request: &Request) -> DenoiserShape {
+        let downscale = self.model.edge_multiple();
+        let guided = request.guidance.is_on();
+        DenoiserShape {
+            height: request.size.height / downscale,
+            width: request.size.width / downscale,
+            tokens: self.model.prompt_tokens(),
+            guided,
+            rescaled: guided && request.guidance_rescale > 0.0,
+            dtype: self.dtype,
+        }
+    }
+
+    pub(super) async fn denoiser(&mut self, gpu: &Gpu, shape: DenoiserShape) -> Result<Rc<Program>, Error> {
+        if let Some(program) = self.denoisers.get(&shape) {
+            return Ok(program.clone());
+        }
+        let graph = build_denoiser(&self.model.unet, shape)?;
+        let program = Rc::new(compile(gpu, &graph, &self.model.unet.weights).await?);
+        self.denoisers.insert(shape, program.clone());
+        Ok(program)
+    }
+
+    /// Takes the denoiser off the device.
+    pub(super) fn release_denoiser(&mut self) {
+        self.denoisers.clear();
+        self.model.unet.weights.release();
+    }
+
+    /// What the denoiser is told for `request`; prompts are encoded if they are not those of the last call.
+    ///
+    /// # Errors
+    /// [`Error`] of the files or the device; [`Error::NotFinite`].
+    pub(super) async fn condition(&mut self, gpu: &Gpu, request: &Request) -> Result<Conditioning, Error> {
+        let guided = request.guidance.is_on();
+        let negative = request.negative_prompt.clone();
+        let prompts = Prompts {
+            zeroes_first: guided && negative.is_none() && self.model.zeros_for_no_prompt,
+            texts: match guided {
+                true => vec![negative.unwrap_or_default(), request.prompt.clone()],
+                false => vec![request.prompt.clone()],
+            },
+        };
+        let encoded = match &self.encoded {
+            Some((known, encoded)) if *known == prompts => encoded.clone(),
+            _ => self.encode(gpu, prompts).await?,
+        };
+        let rows: &[bool] = if guided { &[true, false] } else { &[false] };
+        let numbers = self.model.added.map(|added| {
+            let values: Vec<f32> = rows
+                .iter()
+                .flat_map(|is_negative| added.of(request, *is_negative))
+                .map(|number| number as f32)
+                .collect();
+            HostTensor::f32([rows.len(), added.count()], values)
+        });
+        Ok(Conditioning { context: encoded.context, pooled: encoded.pooled, numbers })
+    }
+
+    async fn encode(&mut self, gpu: &Gpu, prompts: Prompts) -> Result<Encoded, Error> {
+        let releases = self.model.text_bytes() > RESIDENT_TEXT_BYTES;
+        let (mut contexts, mut pooled) = (Vec::new(), None);
+        for text in &self.model.text {
+            let network = &text.network;
+            let ids: Vec<Vec<u32>> = prompts.texts.iter().map(|prompt| text.tokens(prompt)).collect();
+            let (batch, tokens) = (ids.len(), text.prompt_tokens());
+            let embedded = network.embed(&ids).await?;
+            let ty = TensorType::f32([batch, tokens, network.config.width]);
+            let embedded = gpu.upload_new("embeddings", &HostTensor::new(ty, embedded)).await?;
+            let (mut net, results) = network.build(batch, tokens, self.dtype, text.outputs)?;
+            results.iter().for_each(|result| net.graph.output(*result));
+            let program = compile(gpu, &net.graph, &network.weights).await?;
+            let mut outputs = Vec::new();
+            for (_, ty) in &program.plan().outputs {
+                outputs.push(gpu.allocate("text encoder's result", ty.clone())?);
+            }
+            program.run(gpu, &ALL, &[embedded], &outputs).await?;
+            let mut values = Vec::new();
+            for output in &outputs {
+                values.push(gpu.read(output).await?);
+            }
+            if text.outputs.pooled
+                && let Some(projected) = values.pop()
+            {
+                let positions: Vec<usize> = ids.iter().map(|ids| network.pooled_position(ids)).collect();
+                pooled = Some(picked(&projected, &positions));
+            }
+            contexts.append(&mut values);
+            if releases {
+                network.weights.release();
+            }
+        }
+        let encoded = Encoded { context: side_by_side(&contexts), pooled };
+        let encoded = if prompts.zeroes_first { encoded.without_negative() } else { encoded };
+        check_finite("context of the prompt", encoded.context.data())?;
+        if let Some(pooled) = &encoded.pooled {
+            check_finite("pooled prompt", pooled.data())?;
+        }
+        self.encoded = Some((prompts, encoded.clone()));
+        Ok(encoded)
+    }
+
+    /// What the denoiser embeds besides the time: the pooled prompts and sinusoids of the numbers, `[B, features]`.
+    pub(super) fn added(&self, conditioning: &Conditioning) -> Option<HostTensor> {
+        let config = self.model.unet.config.added?;
+        let (pooled, numbers) = (conditioning.pooled.as_ref()?, conditioning.numbers.as_ref()?);
+        let unet = &self.model.unet.config;
+        let mut values = Vec::new();
+        for row in 0..numbers.shape()[0] {
+            let width = pooled.shape().channels();
+            values.extend_from_slice(&pooled.data()[row * width..][..width]);
+            let count = numbers.shape().channels();
+            for number in &numbers.data()[row * count..][..count] {
+                values.extend(kernels::host::time_embedding(
+                    f64::from(*number),
+                    config.time_features,
+                    unet.flip_sin_to_cos,
+                    unet.freq_shift,
+                ));
+            }
+        }
+        let ty = TensorType::new(self.dtype, [numbers.shape()[0], config.features]);
+        Some(HostTensor::new(ty, values))
+    }
+}
+
+fn activation_dtype(gpu: &Gpu, model: &Model) -> DType {
+    let encodings = model.unet.weights.checkpoint().encodings();
+    let most = encodings.iter().max_by_key(|total| total.bytes).map(|total| total.encoding);
+    match model.precision {
+        Precision::F32 => DType::F32,
+        Precision::F16 => DType::F16,
+        Precision::Auto if gpu.caps().software || most == Some(Encoding::F32) => DType::F32,
+        Precision::Auto => DType::F16,
+    }
+}

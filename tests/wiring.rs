@@ -1,0 +1,83 @@
+//! Negative controls of what a pipeline wires together: with one thing wrong, a recorded run must fail, and at the stage where
+//! the mistake is.
+
+use engine::models::HiddenState;
+use engine::pipelines::Precision;
+use engine::recorded::Reference;
+use photogram_tests::{fixture, gpu};
+use pollster::block_on;
+
+/// What is done to a run that is right, and the first stage that has to differ.
+type Mistake = (&'static str, fn(&mut Reference), &'static str);
+
+const MISTAKES: &[(&str, &[Mistake])] = &[
+    (
+        "sdxl_layout/dpmpp_2m_karras",
+        &[
+            ("encoders swapped", |run| run.model.text.swap(0, 1), "context"),
+            (
+                "the first's last state",
+                |run| run.model.text[0].outputs.context = HiddenState::Last,
+                "context",
+            ),
+            (
+                "the second's last state",
+                |run| run.model.text[1].outputs.context = HiddenState::Last,
+                "context",
+            ),
+            // No prompt has this token: the first one stands for it.
+            ("pooled from the first token", |run| run.model.text[1].network.config.end = u32::MAX, "pooled"),
+            (
+                "sizes swapped",
+                |run| std::mem::swap(&mut run.request.told.original, &mut run.request.told.target),
+                "time_ids",
+            ),
+            (
+                "crop transposed",
+                |run| std::mem::swap(&mut run.request.told.crop_top, &mut run.request.told.crop_left),
+                "time_ids",
+            ),
+            ("an empty negative prompt", |run| run.request.negative_prompt = Some(String::new()), "context"),
+        ],
+    ),
+    (
+        "sdxl_layout/ddim_rescale",
+        &[("guidance not rescaled", |run| run.request.guidance_rescale = 0.0, "latent.0")],
+    ),
+    (
+        "sdxl_layout/euler_refiner",
+        &[
+            ("no refiner", |run| run.model.refiner = None, "latent.4"),
+            ("hand-over too early", |run| run.request.refiner_start = 0.3, "latent.2"),
+            (
+                "scores swapped",
+                |run| {
+                    let told = &mut run.request.told;
+                    std::mem::swap(&mut told.aesthetic_score, &mut told.negative_aesthetic_score);
+                },
+                "refiner.time_ids",
+            ),
+        ],
+    ),
+];
+
+#[test]
+fn every_mistake_is_rejected_where_it_is_made() {
+    let Some(gpu) = gpu() else { return };
+    for (folder, mistakes) in MISTAKES {
+        let open = || {
+            let folder = fixture("pipelines").join(folder);
+            block_on(Reference::open(&folder, Precision::F32)).expect("fixtures are sound")
+        };
+        let first = |reference: Reference| {
+            let run = block_on(reference.run(gpu.clone())).expect("fixtures are sound");
+            run.first_failure().map(|stage| stage.name.clone())
+        };
+        assert_eq!(first(open()), None, "{folder} is right");
+        for (what, make, stage) in *mistakes {
+            let mut wrong = open();
+            make(&mut wrong);
+            assert_eq!(first(wrong).as_deref(), Some(*stage), "{folder}: {what}");
+        }
+    }
+}

@@ -24,6 +24,8 @@ pub(super) struct Stack {
     pub(super) model: Model,
     pub(super) dtype: DType,
     denoisers: HashMap<DenoiserShape, Rc<Program>>,
+    /// By the encoder's place and the number of prompts.
+    encoders: HashMap<[usize; 2], Rc<Program>>,
     /// The prompts that were encoded last, and what came of them.
     encoded: Option<(Prompts, Encoded)>,
 }
@@ -40,7 +42,7 @@ struct Prompts {
 impl Stack {
     pub(super) fn new(gpu: &Gpu, model: Model) -> Self {
         let dtype = activation_dtype(gpu, &model);
-        Stack { model, dtype, denoisers: HashMap::new(), encoded: None }
+        Stack { model, dtype, denoisers: HashMap::new(), encoders: HashMap::new(), encoded: None }
     }
 
     /// What `request` needs a denoiser for.
@@ -106,16 +108,23 @@ impl Stack {
     async fn encode(&mut self, gpu: &Gpu, prompts: Prompts) -> Result<Encoded, Error> {
         let releases = self.model.text_bytes() > RESIDENT_TEXT_BYTES;
         let (mut contexts, mut pooled) = (Vec::new(), None);
-        for text in &self.model.text {
+        for (place, text) in self.model.text.iter().enumerate() {
             let network = &text.network;
             let ids: Vec<Vec<u32>> = prompts.texts.iter().map(|prompt| text.tokens(prompt)).collect();
             let (batch, tokens) = (ids.len(), text.prompt_tokens());
             let embedded = network.embed(&ids).await?;
             let ty = TensorType::f32([batch, tokens, network.config.width]);
             let embedded = gpu.upload_new("embeddings", &HostTensor::new(ty, embedded)).await?;
-            let (mut net, results) = network.build(batch, tokens, self.dtype, text.outputs)?;
-            results.iter().for_each(|result| net.graph.output(*result));
-            let program = compile(gpu, &net.graph, &network.weights).await?;
+            let program = match self.encoders.get(&[place, batch]) {
+                Some(program) => program.clone(),
+                None => {
+                    let (mut net, results) = network.build(batch, tokens, self.dtype, text.outputs)?;
+                    results.iter().for_each(|result| net.graph.output(*result));
+                    let program = Rc::new(compile(gpu, &net.graph, &network.weights).await?);
+                    self.encoders.insert([place, batch], program.clone());
+                    program
+                }
+            };
             let mut outputs = Vec::new();
             for (_, ty) in &program.plan().outputs {
                 outputs.push(gpu.allocate("text encoder's result", ty.clone())?);
@@ -133,6 +142,7 @@ impl Stack {
             }
             contexts.append(&mut values);
             if releases {
+                self.encoders.clear();
                 network.weights.release();
             }
         }

@@ -50,11 +50,11 @@ impl Tokenizer {
             bpe.id(token).ok_or_else(|| Error::malformed(FILE, format!("token '{token}'"), "an id", "none"))
         };
         let (begin, end, pad) = (id(BEGIN)?, id(END)?, id(padding)?);
-        let special = [(BEGIN, begin), (END, end), (padding, pad)];
-        let special = &special[..if padding == END { 2 } else { 3 }];
-        let added = special.iter().map(|(content, id)| AddedToken {
-            id: *id,
-            content: (*content).to_owned(),
+        let padding = (padding != END).then_some((padding, pad));
+        let special = [(BEGIN, begin), (END, end)].into_iter().chain(padding);
+        let added = special.map(|(content, id)| AddedToken {
+            id,
+            content: content.to_owned(),
             is_normalised: false,
             is_single_word: false,
         });

@@ -157,6 +157,8 @@ def encoding(change: Callable[..., tuple]) -> Iterator[None]:
 def swapped_encoders(encode: Callable[..., tuple], pipe: DiffusionPipeline, **arguments: object) -> tuple:
     """The second encoder's hidden states before the first's."""
     prompt, negative, *pooled = encode(pipe, **arguments)
+    if pipe.text_encoder is None:
+        return prompt, negative, *pooled
     width = pipe.text_encoder.config.hidden_size
     prompt, negative = (context if context is None else torch.roll(context, -width, dims=-1) for context in (prompt, negative))
     return prompt, negative, *pooled

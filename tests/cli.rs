@@ -501,6 +501,36 @@ fn the_built_in_model_draws() {
 }
 
 #[test]
+fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let path = |name: &str| folder.path().join(name);
+    let sound = fixture("pipelines/sd1_layout/model");
+    for name in ["careful", "fits", "overflows"] {
+        copy_folder(&sound, &path(name));
+    }
+    for name in ["fits", "overflows"] {
+        change_json(&path(name).join("vae/config.json"), "force_upcast", false.into());
+    }
+    // 0x7b7b is 61,280 in f16: sums of products with it leave f16's range.
+    let weights = path("overflows/vae/diffusion_pytorch_model.safetensors");
+    edit(&weights, |parts| parts.fill("decoder.conv_in.weight", 0x7b));
+    for (model, says) in [
+        ("careful", Some("its configuration says that f16 overflows in it (force_upcast)")),
+        ("fits", None),
+        ("overflows", Some("left f16's range: decoded once more in f32")),
+    ] {
+        let words = ["-m", model, "-p", "x", "--precision", "f16", "--steps", "1", "-W", "32", "-H", "32"];
+        let output = succeed(folder.path(), &[&["generate"], &words[..]].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.contains("in f32"), says.is_some(), "{model}: {stderr}");
+        assert!(says.is_none_or(|says| stderr.contains(says)), "{model}: {stderr}");
+    }
+}
+
+#[test]
 fn devices_say_which_one_is_taken() {
     if !has_adapter() {
         return;

@@ -111,7 +111,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
         ));
     }
     if let Some(path) = &args.stats {
-        let stats = drawing.stats(&mut pipeline, &request, started.elapsed()).await?;
+        let stats = drawing.stats(&pipeline, &request, started.elapsed())?;
         write_json(path, &stats)?;
     }
     Ok(())
@@ -203,13 +203,13 @@ impl Drawing<'_> {
         write_picture(path, &picture, texts)
     }
 
-    async fn stats(
+    fn stats(
         &self,
-        pipeline: &mut Pipeline,
+        pipeline: &Pipeline,
         request: &Request,
         total: Duration,
     ) -> Result<serde_json::Value, Failure> {
-        let stats = pipeline.stats(request).await?;
+        let stats = pipeline.stats(request)?;
         let Seconds { load, encode, steps, decode } = &self.seconds;
         Ok(json!({
             "version": SOFTWARE,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use kernels::{DType, HostTensor, TensorType};
 
 use super::conditioning::Conditioning;
+use super::denoiser::build_denoiser;
 use super::model::Model;
 use super::picture::{Image, PixelSize};
 use super::request::Request;
@@ -13,10 +14,10 @@ use super::run::{NoiseSource, Run};
 use super::stack::Stack;
 use super::stats::Stats;
 use super::terms::Combiner;
-use crate::compile::compile;
+use crate::compile::{compile, plan_for};
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
-use crate::graph::Rate;
+use crate::graph::{Graph, Rate};
 
 /// A model ready to draw.
 pub struct Pipeline {
@@ -180,18 +181,19 @@ impl Pipeline {
         [self.model().vae.config.latent_channels, height, width]
     }
 
-    /// What runs of `request` take.
+    /// What runs of `request` take; a refiner's dispatches are not in it.
     ///
     /// # Errors
     /// As [`Pipeline::prepare`].
-    pub async fn stats(&mut self, request: &Request) -> Result<Stats, Error> {
-        let denoiser = self.base_denoiser(request).await?;
-        let decoder = self.decoder(self.latent_extent(request.size)).await?;
+    pub fn stats(&self, request: &Request) -> Result<Stats, Error> {
+        let shape = self.base.denoiser_shape(request);
+        let denoiser = plan_for(&self.gpu, &build_denoiser(&self.model().unet, shape)?)?;
+        let decoder = plan_for(&self.gpu, &self.decoder_graph([shape.height, shape.width])?)?;
         Ok(Stats {
-            denoiser_dispatches: denoiser.plan().dispatches(Rate::Step),
-            prompt_dispatches: denoiser.plan().dispatches(Rate::Prompt),
-            decoder_dispatches: ALL.iter().map(|rate| decoder.plan().dispatches(*rate)).sum(),
-            denoiser_flops: denoiser.plan().flops(Rate::Step),
+            denoiser_dispatches: denoiser.dispatches(Rate::Step),
+            prompt_dispatches: denoiser.dispatches(Rate::Prompt),
+            decoder_dispatches: ALL.iter().map(|rate| decoder.dispatches(*rate)).sum(),
+            denoiser_flops: denoiser.flops(Rate::Step),
             pipelines: self.gpu.pipelines(),
             peak_bytes: self.gpu.peak_bytes(),
             adapter: self.gpu.adapter_name().to_owned(),
@@ -213,13 +215,18 @@ impl Pipeline {
         if let Some(program) = self.decoders.get(&key) {
             return Ok(program.clone());
         }
-        let vae = &self.base.model.vae;
+        let graph = self.decoder_graph([height, width])?;
+        let program = Rc::new(compile(&self.gpu, &graph, &self.model().vae.weights).await?);
+        self.decoders.insert(key, program.clone());
+        Ok(program)
+    }
+
+    fn decoder_graph(&self, [height, width]: [usize; 2]) -> Result<Graph, Error> {
+        let vae = &self.model().vae;
         let latent = TensorType::f32([1, height, width, vae.config.latent_channels]);
         let (mut net, rgb) = vae.build_decoder(latent, self.vae_dtype)?;
         net.graph.output(rgb);
-        let program = Rc::new(compile(&self.gpu, &net.graph, &vae.weights).await?);
-        self.decoders.insert(key, program.clone());
-        Ok(program)
+        Ok(net.graph)
     }
 
     async fn encoder(&mut self, size: PixelSize) -> Result<Rc<Program>, Error> {

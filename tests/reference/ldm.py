@@ -6,6 +6,7 @@ The inverse of diffusers.loaders.single_file_utils: the layout of ldm's and sgm'
 AutoencoderKL, and of OpenCLIP's text transformer.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import pipelines
@@ -49,6 +50,8 @@ OPEN_CLIP_TOP = {
 }
 OPEN_CLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
 LOGIT_SCALE = 4.6052  # log 100, where CLIP's training clips it; nothing here reads it
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 State = dict[str, torch.Tensor]
 
@@ -185,33 +188,53 @@ def single_file(parts: dict[str, State]) -> State:
     return {name: tensor.contiguous() for name, tensor in checkpoint.items()}
 
 
+def mapped(path: pathlib.Path) -> State:
+    """The tensors of a safetensors file, mapped: safetensors' own load_file takes as much memory as the file."""
+    with path.open("rb") as file:
+        n_header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(n_header_bytes))
+    file_bytes = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage.from_file(str(path), False, path.stat().st_size))
+    data = file_bytes[8 + n_header_bytes :]
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    return {
+        name: data[slice(*entry["data_offsets"])].view(DTYPES[entry["dtype"]]).reshape(entry["shape"]) for name, entry in tensors.items()
+    }
+
+
 def read_parts(model: pathlib.Path) -> dict[str, State]:
     """The weights in a diffusers folder, by their folders' names; tensors are mapped from the files."""
     parts: dict[str, State] = {}
     for path in sorted(model.glob("*/*.safetensors")):
-        parts.setdefault(path.parent.name, {}).update(load_file(path))
+        parts.setdefault(path.parent.name, {}).update(mapped(path))
     for name, part in parts.items():
         parts[name] = {key: tensor for key, tensor in part.items() if not key.endswith("position_ids")}
     return parts
 
 
-def check(model: pathlib.Path, path: pathlib.Path, variant: str | None = None) -> None:
+def check(model: pathlib.Path, path: pathlib.Path) -> None:
     """Fail unless diffusers reads the single file at `path` as the weights in the folder `model`; one part after the other."""
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    for name, kind in kinds.items():
-        if not (model / name).is_dir():
-            continue
-        expected = kind.from_pretrained(model / name, variant=variant, dtype="auto", local_files_only=True)
+    for name, part in read_parts(model).items():
+        dtype = next(iter(part.values())).dtype
         if name.startswith("text"):
             read = create_diffusers_clip_model_from_ldm(
-                kind, load_file(path), subfolder=name, config=str(model), torch_dtype=expected.dtype, local_files_only=True
+                kinds[name], mapped(path), subfolder=name, config=str(model), torch_dtype=dtype, local_files_only=True
             )
         else:
-            read = kind.from_single_file(path, config=str(model), subfolder=name, dtype=expected.dtype, local_files_only=True)
-        found = read.state_dict()
-        assert expected.state_dict().keys() == found.keys(), name
-        for key, tensor in expected.state_dict().items():
+            read = kinds[name].from_single_file(mapped(path), config=str(model), subfolder=name, dtype=dtype, local_files_only=True)
+        found, expected = read.state_dict(), {current_name(name, key): tensor for key, tensor in part.items()}
+        assert expected.keys() == found.keys(), name
+        for key, tensor in expected.items():
             assert tensor.dtype == found[key].dtype and torch.equal(tensor, found[key]), f"{name}: {key}"
+
+
+def current_name(part: str, key: str) -> str:
+    """Today's name of a tensor whose file an older diffusers or transformers wrote."""
+    if part == "text_encoder":
+        return key.removeprefix("text_model.")
+    for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
+        key = re.sub(rf"(attentions\.0)\.{old}\.", rf"\1.{new}.", key)
+    return key
 
 
 def main() -> int:
@@ -221,7 +244,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "model.safetensors"
             save_file(single_file(read_parts(model)), path)
-            check(model, path, pipelines.PIPELINES[name].storage.variant)
+            check(model, path)
         print(f"{name}: diffusers reads the same weights from one file", flush=True)
     return 0
 

@@ -125,8 +125,13 @@ def write_single_file(model: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def read(model: pathlib.Path, name: str) -> torch.nn.Module:
-    """The part `name` in f32."""
-    return KINDS[name].from_pretrained(model / name, dtype=torch.float32, local_files_only=True)
+    """The part `name` in f32; the files of the larger ones are mapped, not read."""
+    if name.startswith("text"):
+        return KINDS[name].from_pretrained(model / name, dtype=torch.float32, local_files_only=True)
+    part = empty(name).eval()
+    weights = ldm.mapped(model / name / "diffusion_pytorch_model.safetensors")
+    part.load_state_dict({key: tensor.float() for key, tensor in weights.items()}, assign=True)
+    return part
 
 
 @torch.no_grad()

@@ -112,3 +112,53 @@ pub(super) fn scheduler(file: FileFamily, training: Training) -> Map<String, Val
     });
     [shared, own].into_iter().filter_map(|keys| keys.as_object().cloned()).flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipelines::PredictionType;
+    use crate::samplers::{Method, Request};
+
+    const FAMILIES: [FileFamily; 4] = [
+        FileFamily::StableDiffusion1,
+        FileFamily::StableDiffusion2,
+        FileFamily::StableDiffusionXl,
+        FileFamily::StableDiffusionXlRefiner,
+    ];
+
+    #[test]
+    fn the_parts_of_a_preset_fit_together() {
+        for file in FAMILIES {
+            let preset = Preset::of(file);
+            let parts = preset.family.text_parts();
+            assert_eq!(preset.text.len(), parts.len(), "{file:?}");
+            let width: usize = preset.text.iter().map(|text| text.config.width).sum();
+            assert_eq!(width, preset.unet.cross_attention_dim, "{file:?}");
+            assert_eq!(preset.vae.latent_channels, preset.unet.in_channels, "{file:?}");
+            let pooled = preset.text.iter().zip(parts).find(|(_, part)| part.outputs.pooled);
+            let added =
+                pooled.zip(preset.added).zip(preset.unet.added).map(|(((text, _), numbers), unet)| {
+                    (text.config.projection + numbers.count() * unet.time_features, unet.features)
+                });
+            assert_eq!(added.is_some(), preset.unet.added.is_some(), "{file:?}");
+            assert!(added.is_none_or(|(expected, found)| expected == found), "{file:?}: {added:?}");
+        }
+    }
+
+    #[test]
+    fn every_scheduler_of_a_preset_plans_a_run() {
+        for file in FAMILIES {
+            for prediction in [PredictionType::Epsilon, PredictionType::V] {
+                for zero_terminal_snr in [false, true] {
+                    let keys = scheduler(file, Training { prediction, zero_terminal_snr });
+                    let method = Method::from_config("preset", &keys).expect("a sampler of ours");
+                    let planned = method.plan("preset", &keys, &Request::whole(4));
+                    let first = planned.expect("it can be followed").steps[0].timestep.0;
+                    let is_xl = Preset::of(file).added.is_some();
+                    // Where the last timestep is pure noise, a run begins there.
+                    assert_eq!(first == 999.0, is_xl && zero_terminal_snr, "{file:?}: {first}");
+                }
+            }
+        }
+    }
+}

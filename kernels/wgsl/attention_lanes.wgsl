@@ -1,6 +1,7 @@
 // attention_lanes.wgsl: y = softmax(scale * q * k^T) * v, per batch and head.
 // Work:      one subgroup of 8 lanes per 32 queries, 4 to a lane, and no barrier: a lane loads a quad of one key, and
-//            shuffles give it to all. Blocks of keys are finished one after the other, sums waiting in memory between.
+//            shuffles give it to all. Blocks of keys are finished one after the other, sums waiting in memory between;
+//            so do highest scores and totals between dispatches, of which each does the keys FIRST .. LAST.
 // Precision: f32 scores, softmax and sums.
 // Traffic:   k and v read S/32 times, q T/16 times, sums T/BLOCK times; y written once.
 // variant: q=f32 k=f32 v=f32 y=f32
@@ -14,6 +15,8 @@ struct Params {
     heads_per_kv: u32,  // heads that share one head of k and v
     scale: f32,
     causal: u32,        // whether query i sees keys 0 ..= i alone
+    first_key: u32,     // of this dispatch, at the beginning of a block
+    end_key: u32,       // of this dispatch; T in the last one
 }
 var<immediate> p: Params;
 
@@ -21,7 +24,7 @@ var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read>       k: array<K4>;            // [B, T, kv_heads * D]
 @group(0) @binding(2) var<storage, read>       v: array<V4>;            // [B, T, kv_heads * D]
 @group(0) @binding(3) var<storage, read_write> y: array<Y4>;            // [B, S, heads * D]
-@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;  // [B, heads, blocks of 32 queries, D / 4, 4, 8]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;  // [B, heads, blocks of 32 queries, D / 4 + 1, 4, 8]
 
 const LANES: u32 = 8u;
 const TILE: u32 = 16u;          // keys whose scores are in registers
@@ -51,13 +54,18 @@ fn main(
     let query = vec4<u32>(workgroup.x * 32u + lane) + vec4<u32>(0u, 8u, 16u, 24u);
     let q_row = (batch * p.queries + min(query, vec4<u32>(last_query))) * p.q_quads + head * d;
     let seen = select(vec4<u32>(last_key), min(query, vec4<u32>(last_key)), p.causal == 1u);
-    var end = p.keys;
+    var end = p.end_key;
     if (p.causal == 1u) { end = min(end, workgroup.x * 32u + 32u); }
-    let own_sums = ((batch * workgroups.y + head) * workgroups.x + workgroup.x) * d * 4u * LANES + lane;
+    let own_sums = ((batch * workgroups.y + head) * workgroups.x + workgroup.x) * (d + 1u) * 4u * LANES + lane;
+    let own_state = own_sums + d * 4u * LANES;
 
     var highest = vec4<f32>(MASKED);
     var total = vec4<f32>();
-    for (var block = 0u; block < end; block += BLOCK) {
+    if (p.first_key > 0u) {
+        highest = sums[own_state];
+        total = sums[own_state + LANES];
+    }
+    for (var block = p.first_key; block < end; block += BLOCK) {
         let tiles = (min(end - block, BLOCK) + TILE - 1u) / TILE;
         let before = highest;
         for (var tile = 0u; tile < tiles; tile++) {
@@ -136,6 +144,11 @@ fn main(
         }
     }
 
+    if (p.end_key < p.keys) {
+        sums[own_state] = highest;
+        sums[own_state + LANES] = total;
+        return;
+    }
     for (var i = 0u; i < d; i++) {
         let at = own_sums + i * 4u * LANES;
         let y_quad = batch * p.queries * p.q_quads + head * d + i;

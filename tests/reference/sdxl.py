@@ -7,7 +7,7 @@ usage: make.py sdxl DIR
     DIR/euler/                512x512, 1 step with guidance, in f32; its `model` is ../model
     DIR/euler_single_file/    the same run; its `model` is ../model.safetensors
 
-The parts are made, read back and run one after the other: about 14 GB of memory, 15 GB of disk and half an hour; the
+The parts are made, read back and run one after the other: about 15 GB of memory, 14 GB of disk and some minutes; the
 tokenizers as in sd15.py. Not committed.
 """
 

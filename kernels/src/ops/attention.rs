@@ -37,6 +37,22 @@ const MAX_FEATURES: usize = 512;
 /// Queries to a workgroup of `attention_lanes`.
 const LANES_QUERIES: usize = 32;
 
+/// Keys of a block of `attention_lanes`.
+const LANES_BLOCK: usize = 112;
+
+/// Iterations that one invocation may do: gallivm, which compiles shaders for the CPU, counts those of all loops together and
+/// leaves every loop when they are used up, without a word.
+///
+/// Source: `LP_MAX_TGSI_LOOP_ITERATIONS` and `loop_limiter` of Mesa's gallivm.
+const MAX_ITERATIONS: usize = 65_535;
+
+/// Iterations that `attention_lanes` does for a block, no loop of it unrolled, with `quads` quads to a head.
+fn iterations_of_block(quads: usize) -> usize {
+    let scores = 7 * (9 * quads + 17 * quads.div_ceil(16) + 49);
+    let sums = quads.div_ceil(5) * 774;
+    1 + scores + sums
+}
+
 /// Sizes of one problem; `d` is the number of features of a head.
 struct Extents {
     batch: usize,
@@ -126,12 +142,22 @@ impl Attention {
         let shader = Shader::new("attention_lanes").with_subgroups();
         let mut variant = self.variant("attention_lanes", shader, LANES_QUERIES, e, aligned);
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
-        let sums = TensorType::f32([rows, e.d.next_multiple_of(LANES)]);
+        let quads = e.d.div_ceil(LANES);
+        // Sums, and in a quad more the highest scores and the totals.
+        let sums = TensorType::f32([rows, (quads + 1) * LANES]);
         check_whole(self.name(), "sums", &sums, caps)?;
-        variant.dispatches[aligned.before.len()]
-            .binds
-            .push(Bind::write(4, Operand::Scratch(variant.scratch.len())));
+        let mut kernel = variant.dispatches.remove(aligned.before.len());
+        kernel.binds.push(Bind::write(4, Operand::Scratch(variant.scratch.len())));
         variant.scratch.push(sums);
+        let blocks = ((MAX_ITERATIONS - quads) / iterations_of_block(quads)).max(1);
+        let keys = blocks * LANES_BLOCK;
+        let parts = (0..e.keys).step_by(keys).map(|first| {
+            let mut part = kernel.clone();
+            part.params.extend([first, e.keys.min(first + keys)].map(|key| key as u32));
+            part
+        });
+        let at = aligned.before.len();
+        variant.dispatches.splice(at..at, parts.collect::<Vec<_>>());
         Ok(variant)
     }
 
@@ -300,6 +326,8 @@ impl Op for Attention {
             (1, 9, 66, 1, 160),
             (1, 35, 67, 1, 509),
             (1, 19, 65, 1, 512),
+            // As in an autoencoder at 512x512: several dispatches, one after the other.
+            (1, 9, 4099, 1, 512),
         ] {
             // Rows on a common offset have scores of offset^2 * sqrt(D), of which f32 would keep no fraction for large D.
             let scale = (d >= 40).then_some(1.0 / d as f64);

@@ -1,5 +1,7 @@
 //! Everything that can keep a picture from being made, and what kind of failure each is.
 
+use kernels::OpError;
+
 use crate::device::DeviceError;
 use crate::graph::GraphError;
 use crate::plan::PlanError;
@@ -54,7 +56,7 @@ pub enum ErrorKind {
     Malformed,
     /// A file is sound but asks for something that is not implemented.
     Unsupported,
-    /// Memory of the device.
+    /// Memory of the device, or what it takes in one binding.
     OutOfMemory,
     /// The device is absent or lost.
     Gpu,
@@ -82,6 +84,8 @@ impl Error {
             Error::Usage { .. } => ErrorKind::Usage,
             Error::Load(error) => load_kind(error),
             Error::Graph(_) => ErrorKind::Malformed,
+            // A smaller picture would fit.
+            Error::Plan(PlanError { source: OpError::TooLarge { .. }, .. }) => ErrorKind::OutOfMemory,
             Error::Plan(_) => ErrorKind::Unsupported,
             Error::Sampler(error) => sampler_kind(error),
             Error::Device(error) => match error {
@@ -110,5 +114,19 @@ fn sampler_kind(error: &SamplerError) -> ErrorKind {
         SamplerError::Usage { .. } => ErrorKind::Usage,
         SamplerError::Malformed { .. } => ErrorKind::Malformed,
         SamplerError::Unsupported { .. } | SamplerError::Singular { .. } => ErrorKind::Unsupported,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_smaller_picture_would_fit_is_out_of_memory() {
+        let plan = |source| Error::Plan(PlanError { node: "unet".to_owned(), source }).kind();
+        let too_large = OpError::TooLarge { op: "attention", operand: "q", bytes: 2, limit: 1 };
+        assert_eq!(plan(too_large), ErrorKind::OutOfMemory);
+        let other = OpError::NotDivisible { op: "attention", what: "heads", value: 3, divisor: 2 };
+        assert_eq!(plan(other), ErrorKind::Unsupported);
     }
 }

@@ -531,6 +531,25 @@ PIPELINES: dict[str, Pipeline] = {
             ),
         },
     ),
+    # keys of the UNet that no published model sets otherwise
+    "other_keys": Pipeline(
+        unet=unet(
+            (16, 24),
+            (True, False),
+            attention_head_dim=(2, 3),
+            cross_attention_dim=24,
+            norm_num_groups=4,
+            conv_in_kernel=5,
+            conv_out_kernel=1,
+            flip_sin_to_cos=False,
+            freq_shift=1,
+        ),
+        vae=vae((8, 16), norm_num_groups=8, scaling_factor=0.5),
+        text=text(24, 2, 2, 16, "quick_gelu"),
+        scheduler=dict(SD1_BETAS, _class_name="EulerDiscreteScheduler", timestep_spacing="trailing"),
+        latent_rms=1.0,
+        runs={"euler": Run("a blue cup on a table", "dark", 24, 32, 4, 3.0, "euler", "discrete", 60)},
+    ),
 }
 
 

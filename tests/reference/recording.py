@@ -85,7 +85,8 @@ class EulerAncestralKarrasScheduler(EulerAncestralDiscreteScheduler):
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         super().set_timesteps(num_inference_steps, device)
-        # in f64 from the betas on: 1 - alphas_cumprod in f32 moves the smallest sigma, and with it every other one of the ramp
+        # in f64 from diffusers' f32 betas on: 1 - alphas_cumprod in f32 moves the smallest sigma, and with it every other one of
+        # the ramp
         alphas_cumprod = torch.cumprod(1 - self.betas.double(), dim=0)
         training = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().numpy()
         ramp = np.linspace(0, 1, num_inference_steps)

@@ -324,6 +324,8 @@ impl Op for Attention {
             (1, 31, 33, 2, 64),
             (1, 17, 77, 2, 80),
             (1, 9, 66, 1, 160),
+            // Three blocks of attention_lanes in one dispatch.
+            (2, 7, 240, 2, 20),
             (1, 35, 67, 1, 509),
             (1, 19, 65, 1, 512),
             // As in an autoencoder at 512x512: several dispatches, one after the other.

@@ -98,6 +98,7 @@ impl Op for LayerNorm {
             let channels = [shape[1]];
             cases.push(Case::new(self.clone(), [f32(shape), f32(channels), f32(channels)]));
         }
+        cases.push(Case::new(LayerNorm { eps: 0.5 }, [f32([5, 12]), f32([12]), f32([12])]));
         for shape in [[2, 9, 10], [1, 17, 320]] {
             let channels = [shape[2]];
             let x = TensorType::new(DType::F16, shape);

@@ -214,6 +214,18 @@ pub enum OpError {
         /// The adapter's limit.
         limit: u64,
     },
+    /// A loop over an operand would be left before its end.
+    #[error("{op}: {operand} takes {iterations} iterations, software drivers end loops after {limit}")]
+    TooLong {
+        /// Operation.
+        op: &'static str,
+        /// Operand by its name in the operation's documentation.
+        operand: &'static str,
+        /// Iterations of all loops of an invocation.
+        iterations: usize,
+        /// The driver's limit.
+        limit: usize,
+    },
 }
 
 /// Range of subgroup sizes an adapter may use.

@@ -46,6 +46,23 @@ const LANES_BLOCK: usize = 112;
 /// Source: `LP_MAX_TGSI_LOOP_ITERATIONS` and `loop_limiter` of Mesa's gallivm.
 const MAX_ITERATIONS: usize = 65_535;
 
+/// Queries, keys and quads of a tile of `attention_tiled`; groups of 4 queries and quads of the result to a lane. They decide
+/// registers (32 quads of sums at most) and workgroup memory (16 KiB at most).
+fn tile(quads: usize) -> [usize; 5] {
+    if quads <= 48 { [32, 32, 10, 2, quads.div_ceil(16)] } else { [16, 64, 8, 4, 2] }
+}
+
+/// Iterations that `attention_tiled` does, its innermost loops of fixed length unrolled, and a tenth more.
+fn iterations_of_tiles(e: &Extents) -> usize {
+    const INVOCATIONS: usize = 64;
+    let quads = e.d.div_ceil(LANES);
+    let [queries, keys, slice, groups, lane_quads] = tile(quads);
+    let loads = (queries * slice).div_ceil(INVOCATIONS) + (keys * slice).div_ceil(INVOCATIONS);
+    let scores = quads.div_ceil(slice) * (1 + loads) + quads + keys / 4;
+    let sums = keys + groups * (1 + lane_quads);
+    e.keys.div_ceil(keys) * (1 + scores + sums) * 11 / 10
+}
+
 /// Iterations that `attention_lanes` does for a block, no loop of it unrolled, with `quads` quads to a head.
 fn iterations_of_block(quads: usize) -> usize {
     let scores = 7 * (9 * quads + 17 * quads.div_ceil(16) + 49);
@@ -123,17 +140,13 @@ impl Attention {
     }
 
     fn tiled(&self, e: &Extents, aligned: &Aligned) -> Variant {
-        let quads = e.d.div_ceil(LANES);
-        // Queries, keys and quads of a tile; groups of 4 queries and quads of the result to a lane. They decide registers
-        // (32 quads of sums at most) and workgroup memory (16 KiB at most).
-        let (queries, keys, slice, groups, lane_quads) =
-            if quads <= 48 { (32, 32, 10, 2, quads.div_ceil(16)) } else { (16, 64, 8, 4, 2) };
+        let [queries, keys, slice, groups, lane_quads] = tile(e.d.div_ceil(LANES)).map(|size| size as u32);
         let shader = Shader::new("attention_tiled")
             .constant("QUERIES", queries)
             .constant("KEYS", keys)
             .constant("SLICE", slice)
             .constant("LANE_GROUPS", groups)
-            .constant("LANE_QUADS", lane_quads as u32);
+            .constant("LANE_QUADS", lane_quads);
         self.variant("attention_tiled", shader, queries as usize, e, aligned)
     }
 
@@ -293,9 +306,21 @@ impl Op for Attention {
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
         let e = self.extents(inputs);
         let aligned = self.aligned(&e, inputs, caps)?;
-        let mut variants = vec![self.tiled(&e, &aligned)];
+        let iterations = iterations_of_tiles(&e);
+        let mut variants = Vec::new();
+        if !caps.software || iterations <= MAX_ITERATIONS {
+            variants.push(self.tiled(&e, &aligned));
+        }
         if caps.software && caps.subgroups == Some(Subgroups { min: 8, max: 8 }) {
             variants.push(self.lanes(&e, &aligned, caps)?);
+        }
+        if variants.is_empty() {
+            return Err(OpError::TooLong {
+                op: self.name(),
+                operand: "k",
+                iterations,
+                limit: MAX_ITERATIONS,
+            });
         }
         Ok(variants)
     }
@@ -402,6 +427,29 @@ mod tests {
                 assert!((f64::from(*found) - expected).abs() < 1e-5, "{op:?}: {found} for {expected}");
             }
         }
+    }
+
+    /// Of a CPU's driver, which would end the loops of `attention_tiled`: measured, it is right with 9216 keys of 512 features,
+    /// and wrong with 12288.
+    #[test]
+    fn software_is_not_given_loops_that_it_would_leave() {
+        let op = Attention { heads: 1, kv_heads: 1, causal: false, scale: None };
+        let names = |keys, d, subgroups, software| {
+            let kv = f32([1, keys, d]);
+            let inputs = [f32([1, 3, d]), kv.clone(), kv];
+            let caps = Caps { subgroups, software, ..Caps::webgpu() };
+            let variants = op.variants(&inputs, &caps)?;
+            Ok::<_, OpError>(variants.into_iter().map(|variant| variant.name).collect::<Vec<_>>())
+        };
+        let eight = Some(Subgroups { min: 8, max: 8 });
+        assert_eq!(names(16_384, 512, None, false).ok(), Some(vec!["attention_tiled"]));
+        assert_eq!(names(9_216, 512, None, true).ok(), Some(vec!["attention_tiled"]));
+        assert_eq!(names(12_288, 512, eight, true).ok(), Some(vec!["attention_lanes"]));
+        for (keys, d) in [(12_288, 512), (16_384, 160), (65_537, 8)] {
+            let error = names(keys, d, None, true).expect_err("too many iterations");
+            assert!(matches!(error, OpError::TooLong { .. }), "{error}");
+        }
+        assert!(names(16_384, 40, None, true).is_ok());
     }
 
     #[test]

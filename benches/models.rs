@@ -78,6 +78,6 @@ fn request(steps: usize) -> Request {
         prediction: None,
         init: None,
         told: Told::default(),
-        refiner_start: 0.8,
+        refiner_start: Request::REFINER_START,
     }
 }

@@ -520,7 +520,7 @@ fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
     for (model, says) in [
         ("careful", Some("its configuration says that f16 overflows in it (force_upcast)")),
         ("fits", None),
-        ("overflows", Some("left f16's range: decoded once more in f32")),
+        ("overflows", Some("left f16's range: it runs in f32 from here on")),
     ] {
         let words = ["-m", model, "-p", "x", "--precision", "f16", "--steps", "1", "-W", "32", "-H", "32"];
         let output = succeed(folder.path(), &[&["generate"], &words[..]].concat());

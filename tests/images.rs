@@ -189,7 +189,7 @@ fn request(sampler: &str, seed: u64) -> Request {
         prediction: None,
         init: None,
         told: Told::default(),
-        refiner_start: 0.8,
+        refiner_start: Request::REFINER_START,
     }
 }
 

@@ -106,7 +106,7 @@ mod tests {
             prediction: None,
             init: None,
             told: Told::default(),
-            refiner_start: 0.8,
+            refiner_start: Request::REFINER_START,
         }
     }
 

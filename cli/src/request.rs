@@ -19,9 +19,6 @@ const STEPS: usize = 20;
 /// Guidance where neither the user nor the model's card says.
 const CFG_SCALE: f64 = 7.0;
 
-/// Where a refiner takes over where the user does not say: Podell et al. 2023.
-const REFINER_START: f64 = 0.8;
-
 /// Strength where the user does not say.
 const STRENGTH: f64 = 0.75;
 
@@ -86,7 +83,7 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
         }),
         init: None,
         told: told(args),
-        refiner_start: args.refiner_start.unwrap_or(REFINER_START),
+        refiner_start: args.refiner_start.unwrap_or(Request::REFINER_START),
     };
     if let Some(picture) = picture {
         // No picture is stretched to a size that cannot be drawn.

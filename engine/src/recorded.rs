@@ -23,9 +23,6 @@ use crate::samplers::{Method, Schedule};
 /// Parameters of a denoiser from which [`Class::LargeNetwork`] applies.
 const LARGE: u64 = 100_000_000;
 
-/// Where a refiner takes over if a reference does not say: Podell et al. 2023.
-const REFINER_START: f64 = 0.8;
-
 /// One stage of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
@@ -221,7 +218,7 @@ fn read_request(config: &Config, folder: &Path) -> Result<Request, Error> {
         prediction,
         init,
         told: read_told(config)?,
-        refiner_start: config.or("refiner_start", REFINER_START)?,
+        refiner_start: config.or("refiner_start", Request::REFINER_START)?,
     })
 }
 

@@ -4,8 +4,8 @@
 //            so do highest scores and totals between dispatches, of which each does the keys FIRST .. LAST.
 // Precision: f32 scores, softmax and sums.
 // Traffic:   k and v read S/32 times, q T/16 times, sums T/BLOCK times; y written once.
-// variant: q=f32 k=f32 v=f32 y=f32
-// variant: q=f16 k=f16 v=f16 y=f16
+// variant: q=f32 k=f32 v=f32 y=f32 TILE=16 TILES=7 CHUNK=5 DOT=16
+// variant: q=f16 k=f16 v=f16 y=f16 TILE=16 TILES=7 CHUNK=5 DOT=16
 struct Params {
     queries: u32,       // S
     keys: u32,          // T
@@ -27,11 +27,7 @@ var<immediate> p: Params;
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;  // [B, heads, blocks of 32 queries, D / 4 + 1, 4, 8]
 
 const LANES: u32 = 8u;
-const TILE: u32 = 16u;          // keys whose scores are in registers
-const TILES: u32 = 7u;          // tiles of a block: as many as 16 KiB of weights allow
 const BLOCK: u32 = TILE * TILES;
-const CHUNK: u32 = 5u;          // quads of sums in registers: divides heads of 40, 80 and 160
-const DOT: u32 = 16u;           // quads that are summed before they join the score, against rounding
 const MASKED: f32 = -1e30;
 
 // Every lane reads what it wrote itself, a vector over its 4 queries.

@@ -27,22 +27,14 @@ pub enum Prefer {
     Fp16,
 }
 
-/// A part of a pipeline, as `model_index.json` names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// The Python library of its class: `diffusers`, `transformers`.
-    pub library: String,
-    /// Its class.
-    pub class: String,
-}
-
 /// A model in diffusers' layout.
 #[derive(Debug, Clone)]
 pub struct DiffusersFolder {
     folder: Folder,
     index: Config,
     class: String,
-    parts: BTreeMap<String, Part>,
+    /// Classes of the parts.
+    parts: BTreeMap<String, String>,
 }
 
 impl DiffusersFolder {
@@ -58,9 +50,8 @@ impl DiffusersFolder {
         let mut parts = BTreeMap::new();
         for (name, value) in index.entries() {
             // `[null, null]` is a part that is left out; anything but a pair is an option.
-            if let Some([Value::String(library), Value::String(class)]) = value.as_array().map(Vec::as_slice)
-            {
-                parts.insert(name.to_owned(), Part { library: library.clone(), class: class.clone() });
+            if let Some([Value::String(_), Value::String(class)]) = value.as_array().map(Vec::as_slice) {
+                parts.insert(name.to_owned(), class.clone());
             }
         }
         Ok(Self { folder, index, class, parts })
@@ -81,14 +72,14 @@ impl DiffusersFolder {
         &self.index
     }
 
-    /// The parts and their names, sorted; a part given as null is none.
-    pub fn parts(&self) -> impl Iterator<Item = (&str, &Part)> {
-        self.parts.iter().map(|(name, part)| (name.as_str(), part))
+    /// Names and classes of the parts, sorted; a part given as null is none.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts.iter().map(|(name, class)| (name.as_str(), class.as_str()))
     }
 
-    /// The part `name`.
-    pub fn part(&self, name: &str) -> Option<&Part> {
-        self.parts.get(name)
+    /// The class of the part `name`, if there is such a part.
+    pub fn part(&self, name: &str) -> Option<&str> {
+        self.parts.get(name).map(String::as_str)
     }
 
     /// The folder of the part `name`.

@@ -279,12 +279,12 @@ fn the_index_names_parts() {
     ]);
     let model = model.unwrap();
     assert_eq!(model.class(), "StableDiffusionPipeline");
-    let parts: Vec<_> = model.parts().map(|(name, part)| (name, part.class.as_str())).collect();
+    let parts: Vec<_> = model.parts().collect();
     assert_eq!(
         parts,
         [("scheduler", "DDIMScheduler"), ("text_encoder", "CLIPTextModel"), ("unet", "UNet2DConditionModel")]
     );
-    assert_eq!(model.part("unet").unwrap().library, "diffusers");
+    assert_eq!(model.part("unet"), Some("UNet2DConditionModel"));
     assert!(model.part("safety_checker").is_none() && model.part("requires_safety_checker").is_none());
     assert!(!model.index().require::<bool>("requires_safety_checker").unwrap());
     assert_eq!(block_on(model.config("unet")).unwrap().require::<usize>("in_channels").unwrap(), 4);

@@ -87,13 +87,20 @@ impl Recording {
     pub fn networks<'m>(&self, model: &'m Model) -> Vec<Network<'m>> {
         let text = model.text.iter().map(|text| {
             let part = text.network.part();
-            let prefix = if part == "text_encoder" { "text_encoder." } else { "text_encoder_2." };
-            (part, [prefix; 2], self.text(text))
+            (part, vec![format!("{part}.")], self.text(text))
         });
         let others = [
-            ("unet", ["unet."; 2], self.unet(&model.unet)),
-            ("vae.encoder", ["vae.encoder.", "vae.quant_conv"], self.encoder(&model.vae)),
-            ("vae.decoder", ["vae.decoder.", "vae.post_quant_conv"], self.decoder(&model.vae)),
+            ("unet", ["unet."].map(str::to_owned).to_vec(), self.unet(&model.unet)),
+            (
+                "vae.encoder",
+                ["vae.encoder.", "vae.quant_conv"].map(str::to_owned).to_vec(),
+                self.encoder(&model.vae),
+            ),
+            (
+                "vae.decoder",
+                ["vae.decoder.", "vae.post_quant_conv"].map(str::to_owned).to_vec(),
+                self.decoder(&model.vae),
+            ),
         ];
         text.chain(others)
             .map(|(part, prefixes, (net, given))| {
@@ -101,7 +108,7 @@ impl Recording {
                     .order
                     .iter()
                     .filter(|name| {
-                        prefixes.iter().any(|prefix| name.starts_with(prefix)) && !is_on_host(name)
+                        prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) && !is_on_host(name)
                     })
                     .cloned()
                     .collect();
@@ -153,11 +160,7 @@ impl Recording {
         let x = self.images("input.unet.sample");
         let context = self.plain("input.unet.encoder_hidden_states");
         let timestep = self.plain("input.unet.timestep").at(0);
-        let config = &unet.config;
-        let features = config.time_features();
-        let time =
-            kernels::host::time_embedding(timestep, features, config.flip_sin_to_cos, config.freq_shift);
-        let time = HostTensor::f32([x.shape()[0], features], time.repeat(x.shape()[0]));
+        let time = unet.config.time_input(timestep, x.shape()[0], DType::F32);
         let expected = self.tensor("unet.time_proj", time.ty());
         assert!(compare(&expected, &time, Class::Elementwise, DType::F32).pass, "{}: time_proj", self.name);
 
@@ -168,30 +171,12 @@ impl Recording {
         let mut given = HashMap::from([(x_id, x), (context_id, context)]);
         let inputs = net.graph.inputs();
         given.insert(inputs[2], time);
-        if let Some(added) = inputs.get(3) {
-            given.insert(*added, self.added(unet));
+        if let Some(id) = inputs.get(3) {
+            let (pooled, numbers) = (self.plain("input.unet.text_embeds"), self.plain("input.unet.time_ids"));
+            let added = unet.config.added_input(&pooled, &numbers, DType::F32);
+            given.insert(*id, added.expect("it has such an input"));
         }
         (net, given)
-    }
-
-    /// The pooled prompts and the sinusoids of the numbers beside them.
-    fn added(&self, unet: &UNet) -> HostTensor {
-        let (config, added) = (&unet.config, unet.config.added.expect("it has such an input"));
-        let (pooled, numbers) = (self.plain("input.unet.text_embeds"), self.plain("input.unet.time_ids"));
-        let mut values = Vec::new();
-        for row in 0..pooled.shape()[0] {
-            let (width, count) = (pooled.shape().channels(), numbers.shape().channels());
-            values.extend_from_slice(&pooled.data()[row * width..][..width]);
-            for i in 0..count {
-                values.extend(kernels::host::time_embedding(
-                    numbers.at(row * count + i),
-                    added.time_features,
-                    config.flip_sin_to_cos,
-                    config.freq_shift,
-                ));
-            }
-        }
-        HostTensor::f32([pooled.shape()[0], added.features], values)
     }
 
     fn decoder<'m>(&self, vae: &'m VaeKl) -> (Net<'m>, HashMap<ValueId, HostTensor>) {

@@ -171,7 +171,7 @@ impl Drawing<'_> {
         let image = run.decode().await?;
         drop(run);
         if pipeline.vae_dtype() != vae_dtype {
-            self.report.note("the autoencoder's numbers left f16's range: decoded once more in f32");
+            self.report.note("the autoencoder's numbers left f16's range: it runs in f32 from here on");
         }
         self.seconds.decode += decoding.elapsed();
         if let Some(dump) = dump {

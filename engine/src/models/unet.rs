@@ -2,8 +2,9 @@
 //!
 //! Source: diffusers.models.unets.UNet2DConditionModel.
 
+use kernels::host::time_embedding;
 use kernels::ops::{Concat, Upsample};
-use kernels::{DType, TensorType};
+use kernels::{DType, HostTensor, TensorType};
 use loaders::{Checkpoint, Config, OneOrMany};
 
 use super::{SANE_CHANNELS, SANE_LAYERS, divides_all, no_unknown_keys, only, only_null, only_silu};
@@ -190,8 +191,36 @@ impl UNetConfig {
     }
 
     /// Features of the time embedding's input.
-    pub fn time_features(&self) -> usize {
+    fn time_features(&self) -> usize {
         self.levels[0].channels
+    }
+
+    /// The input `time: [B, features]` of `dtype` for a timestep.
+    pub fn time_input(&self, timestep: f64, batch: usize, dtype: DType) -> HostTensor {
+        let features = self.time_features();
+        let row = self.sinusoids(timestep, features);
+        HostTensor::new(TensorType::new(dtype, [batch, features]), row.repeat(batch))
+    }
+
+    /// The input `added: [B, features]` of `dtype`: `pooled: [B, P]` and the sinusoids of `numbers: [B, n]`; `None` if the
+    /// configuration has no such embedding.
+    ///
+    /// # Panics
+    /// If they do not make up its features: a programming error.
+    pub fn added_input(&self, pooled: &HostTensor, numbers: &HostTensor, dtype: DType) -> Option<HostTensor> {
+        let added = self.added?;
+        let rows = pooled.data().chunks(pooled.shape().channels());
+        let values =
+            rows.zip(numbers.data().chunks(numbers.shape().channels())).flat_map(|(pooled, numbers)| {
+                let sinusoids = numbers.iter().map(|n| self.sinusoids(f64::from(*n), added.time_features));
+                [pooled.to_vec()].into_iter().chain(sinusoids).flatten()
+            });
+        let ty = TensorType::new(dtype, [pooled.shape()[0], added.features]);
+        Some(HostTensor::new(ty, values.collect()))
+    }
+
+    fn sinusoids(&self, number: f64, features: usize) -> Vec<f32> {
+        time_embedding(number, features, self.flip_sin_to_cos, self.freq_shift)
     }
 }
 

@@ -117,7 +117,7 @@ async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
         parts.push(PartReport::unused(name, encodings));
     }
     for part in &mut parts {
-        part.class = folder.part(&part.name).map(|part| part.class.clone());
+        part.class = folder.part(&part.name).map(str::to_owned);
     }
     Ok(Inspection {
         layout: Layout::DiffusersFolder,

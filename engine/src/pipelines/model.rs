@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use super::conditioning::{AddedNumbers, TextEncoder};
 use super::presets::{self, Preset};
-use super::request::PredictionType;
-use super::single_file::{self, Family as FileFamily};
+use super::single_file;
 use crate::error::Error;
 use crate::models::{
     ClipText, ClipTextConfig, HiddenState, TextOutputs, UNet, UNetConfig, VaeKl, VaeKlConfig,
@@ -180,8 +179,9 @@ impl Model {
 
     async fn from_single_file(file: &Checkpoint, name: String, precision: Precision) -> Result<Model, Error> {
         let parts = single_file::split(file)?;
-        let Preset { family, text: presets, mut unet, vae, added, zeros_for_no_prompt } =
-            Preset::of(parts.family);
+        let training = single_file::training(file, parts.family).await?;
+        let Preset { family, text: presets, unet, vae, added, zeros_for_no_prompt } =
+            Preset::of(parts.family).trained(training);
         let f16 = precision == Precision::F16;
         let mut text = Vec::new();
         let encoders = parts.text_encoders.iter().zip(presets).zip(family.text_parts());
@@ -191,11 +191,6 @@ impl Model {
                 network: ClipText::new(part.encoder, preset.config, checkpoint, f16)?,
                 outputs: part.outputs,
             });
-        }
-        let training = single_file::training(file, parts.family).await?;
-        if parts.family == FileFamily::StableDiffusion2 && training.prediction == PredictionType::Epsilon {
-            // The models that predict noise were trained on 512x512, those that predict velocity on 768x768.
-            unet.sample_size = 64;
         }
         let model = Model {
             name,

@@ -24,9 +24,10 @@ pub struct Pipeline {
     pub(super) gpu: Gpu,
     pub(super) base: Stack,
     pub(super) refiner: Option<Stack>,
-    /// By rows and columns of the latent.
+    /// By rows and columns of the latent, and by how activations are stored.
     decoders: HashMap<([usize; 2], DType), Rc<Program>>,
-    encoders: HashMap<[usize; 2], Rc<Program>>,
+    /// The same, by rows and columns of the picture.
+    encoders: HashMap<([usize; 2], DType), Rc<Program>>,
     vae_dtype: DType,
     pub(super) combiner: Combiner,
 }
@@ -132,11 +133,21 @@ impl Pipeline {
         Ok(Image::new(PixelSize { width: ty.shape[2], height: ty.shape[1] }, values))
     }
 
-    /// The mean latent of a picture in the denoiser's scale, `[1, h, w, C]`.
+    /// The mean latent of a picture in the denoiser's scale, `[1, h, w, C]`; once more in f32 if f16 overflows.
     ///
     /// # Errors
-    /// Those of the device.
+    /// [`Error::NotFinite`], and those of the device.
     pub async fn encode(&mut self, image: &Image) -> Result<DeviceTensor, Error> {
+        let mut latent = self.encode_once(image).await?;
+        if self.vae_dtype == DType::F16 && check_finite("", self.gpu.read(&latent).await?.data()).is_err() {
+            self.vae_dtype = DType::F32;
+            latent = self.encode_once(image).await?;
+        }
+        check_finite("encoded picture", self.gpu.read(&latent).await?.data())?;
+        Ok(latent)
+    }
+
+    async fn encode_once(&mut self, image: &Image) -> Result<DeviceTensor, Error> {
         let program = self.encoder(image.size()).await?;
         let pixels = self.gpu.upload_new("pixels", &image.to_pixels()).await?;
         let latent = self.gpu.allocate("encoded", program.plan().outputs[0].1.clone())?;
@@ -230,7 +241,7 @@ impl Pipeline {
     }
 
     async fn encoder(&mut self, size: PixelSize) -> Result<Rc<Program>, Error> {
-        let key = [size.height, size.width];
+        let key = ([size.height, size.width], self.vae_dtype);
         if let Some(program) = self.encoders.get(&key) {
             return Ok(program.clone());
         }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::conditioning::AddedNumbers;
 use super::model::Family;
+use super::request::PredictionType;
 use super::single_file::{Family as FileFamily, Training};
 use crate::error::Error;
 use crate::models::{ClipTextConfig, UNetConfig, VaeKlConfig};
@@ -81,6 +82,18 @@ impl Preset {
     }
 }
 
+impl Preset {
+    /// The preset of a model of the family that was trained so.
+    pub(super) fn trained(mut self, training: Training) -> Self {
+        let is_sd2 = self.unet == UNetConfig::stable_diffusion_2();
+        if is_sd2 && training.prediction == PredictionType::Epsilon {
+            // Those that predict noise were trained on 512x512, those that predict velocity on 768x768.
+            self.unet.sample_size = 64;
+        }
+        self
+    }
+}
+
 /// The scheduler that models of a family ship with.
 pub(super) fn scheduler(file: FileFamily, training: Training) -> Map<String, Value> {
     let own = match file {
@@ -116,7 +129,6 @@ pub(super) fn scheduler(file: FileFamily, training: Training) -> Map<String, Val
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipelines::PredictionType;
     use crate::samplers::{Method, Request};
 
     const FAMILIES: [FileFamily; 4] = [

@@ -112,6 +112,9 @@ pub struct Request {
 }
 
 impl Request {
+    /// The `refiner_start` of who does not say: Podell et al. 2023.
+    pub const REFINER_START: f64 = 0.8;
+
     /// Checks what does not depend on the model's parts; `multiple` is what edges must be multiples of.
     ///
     /// # Errors

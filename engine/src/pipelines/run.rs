@@ -13,6 +13,7 @@ use super::terms::coefficients;
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
 use crate::graph::Rate;
+use crate::models::UNetConfig;
 use crate::noise::{Generator, RngKind, Seed};
 use crate::samplers::{self, Combination, Operand, Sigma, Step, Timestep, Trajectory};
 
@@ -105,6 +106,7 @@ pub struct Run<'p> {
 /// A denoiser at work, and the steps that it does.
 struct Stage {
     is_refiner: bool,
+    unet: UNetConfig,
     program: Rc<Program>,
     trajectory: Trajectory,
     /// Steps done so far.
@@ -145,14 +147,19 @@ impl Stage {
         if shape.rescaled {
             guidance.push(gpu.upload_new("rescale", &coefficients(&[request.guidance_rescale])).await?);
         }
-        let added = match stack.added(&conditioning) {
+        let added = match (&conditioning.pooled, &conditioning.numbers) {
+            (Some(pooled), Some(numbers)) => unet.config.added_input(pooled, numbers, shape.dtype),
+            _ => None,
+        };
+        let added = match added {
             Some(added) => Some(gpu.upload_new("added", &added).await?),
             None => None,
         };
-        let features = TensorType::new(shape.dtype, [shape.batch(), unet.config.time_features()]);
+        let time = unet.config.time_input(0.0, shape.batch(), shape.dtype);
         let latent = TensorType::f32([1, shape.height, shape.width, unet.config.in_channels]);
         Ok(Stage {
             is_refiner: false,
+            unet: unet.config.clone(),
             program,
             done: 0,
             slots: vec![None; trajectory.n_slots],
@@ -163,31 +170,18 @@ impl Stage {
             added,
             evaluation: Evaluation {
                 input_scale: gpu.allocate("input scale", coefficients(&[]).ty().clone())?,
-                time: gpu.allocate("time", features)?,
+                time: gpu.allocate("time", time.ty().clone())?,
                 output: gpu.allocate("prediction", latent)?,
             },
         })
     }
 
     /// The prediction for the latent `x` in `step`.
-    async fn evaluate(
-        &self,
-        gpu: &Gpu,
-        stack: &Stack,
-        x: &DeviceTensor,
-        step: &Step,
-    ) -> Result<DeviceTensor, Error> {
-        let unet = &stack.model.unet.config;
-        let features = kernels::host::time_embedding(
-            step.timestep.0,
-            unet.time_features(),
-            unet.flip_sin_to_cos,
-            unet.freq_shift,
-        );
+    async fn evaluate(&self, gpu: &Gpu, x: &DeviceTensor, step: &Step) -> Result<DeviceTensor, Error> {
         let Evaluation { input_scale, time, output } = &self.evaluation;
         gpu.upload(input_scale, &coefficients(&[step.input_scale])).await?;
-        let batch = time.ty().shape[0];
-        gpu.upload(time, &HostTensor::new(time.ty().clone(), features.repeat(batch))).await?;
+        let (batch, dtype) = (time.ty().shape[0], time.ty().dtype);
+        gpu.upload(time, &self.unet.time_input(step.timestep.0, batch, dtype)).await?;
         let mut inputs = vec![x.clone(), input_scale.clone()];
         inputs.extend(self.guidance.iter().cloned());
         inputs.extend([self.context.clone(), time.clone()]);
@@ -261,11 +255,7 @@ impl<'p> Run<'p> {
             self.hand_over(refinement).await?;
         }
         let step = self.stage.trajectory.steps[self.stage.done].clone();
-        let output = {
-            let Pipeline { gpu, base, refiner, .. } = &*self.pipeline;
-            let stack = if self.stage.is_refiner { refiner.as_ref().unwrap_or(base) } else { base };
-            self.stage.evaluate(gpu, stack, &self.x, &step).await?
-        };
+        let output = self.stage.evaluate(&self.pipeline.gpu, &self.x, &step).await?;
         let noise = match step.draws_noise {
             true => {
                 let n = self.pipeline.latent_shape(self.request.size).iter().product();

@@ -155,29 +155,6 @@ impl Stack {
         self.encoded = Some((prompts, encoded.clone()));
         Ok(encoded)
     }
-
-    /// What the denoiser embeds besides the time: the pooled prompts and sinusoids of the numbers, `[B, features]`.
-    pub(super) fn added(&self, conditioning: &Conditioning) -> Option<HostTensor> {
-        let config = self.model.unet.config.added?;
-        let (pooled, numbers) = (conditioning.pooled.as_ref()?, conditioning.numbers.as_ref()?);
-        let unet = &self.model.unet.config;
-        let mut values = Vec::new();
-        for row in 0..numbers.shape()[0] {
-            let width = pooled.shape().channels();
-            values.extend_from_slice(&pooled.data()[row * width..][..width]);
-            let count = numbers.shape().channels();
-            for number in &numbers.data()[row * count..][..count] {
-                values.extend(kernels::host::time_embedding(
-                    f64::from(*number),
-                    config.time_features,
-                    unet.flip_sin_to_cos,
-                    unet.freq_shift,
-                ));
-            }
-        }
-        let ty = TensorType::new(self.dtype, [numbers.shape()[0], config.features]);
-        Some(HostTensor::new(ty, values))
-    }
 }
 
 fn activation_dtype(gpu: &Gpu, model: &Model) -> DType {

@@ -36,9 +36,15 @@ const MAX_FEATURES: usize = 512;
 
 /// Queries to a workgroup of `attention_lanes`.
 const LANES_QUERIES: usize = 32;
-
-/// Keys of a block of `attention_lanes`.
-const LANES_BLOCK: usize = 112;
+/// Keys whose scores are in registers there, and tiles of them to a block: as many as 16 KiB of weights allow.
+const TILE: usize = 16;
+const TILES: usize = 7;
+/// Quads of sums in registers there: divides heads of 40, 80 and 160.
+const CHUNK: usize = 5;
+/// Quads that are summed there before they join the score, against rounding.
+const DOT: usize = 16;
+/// Invocations of its subgroup.
+const SUBGROUP: usize = 8;
 
 /// Iterations that one invocation may do: gallivm, which compiles shaders for the CPU, counts those of all loops together and
 /// leaves every loop when they are used up, without a word.
@@ -65,9 +71,10 @@ fn iterations_of_tiles(e: &Extents) -> usize {
 
 /// Iterations that `attention_lanes` does for a block, no loop of it unrolled, with `quads` quads to a head.
 fn iterations_of_block(quads: usize) -> usize {
-    let scores = 7 * (9 * quads + 17 * quads.div_ceil(16) + 49);
-    let sums = quads.div_ceil(5) * 774;
-    1 + scores + sums
+    let scores = quads * (1 + SUBGROUP) + quads.div_ceil(DOT) * (1 + TILE) + 3 * TILE;
+    let tile_sums = TILE / SUBGROUP * (1 + CHUNK + SUBGROUP * (1 + CHUNK));
+    let sums = quads.div_ceil(CHUNK) * (1 + 2 * CHUNK + TILES * (1 + tile_sums));
+    1 + TILES * (1 + scores) + sums
 }
 
 /// Sizes of one problem; `d` is the number of features of a head.
@@ -152,7 +159,12 @@ impl Attention {
 
     /// For adapters whose subgroups are 8 lanes wide.
     fn lanes(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Result<Variant, OpError> {
-        let shader = Shader::new("attention_lanes").with_subgroups();
+        let shader = Shader::new("attention_lanes")
+            .with_subgroups()
+            .constant("TILE", TILE as u32)
+            .constant("TILES", TILES as u32)
+            .constant("CHUNK", CHUNK as u32)
+            .constant("DOT", DOT as u32);
         let mut variant = self.variant("attention_lanes", shader, LANES_QUERIES, e, aligned);
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
         let quads = e.d.div_ceil(LANES);
@@ -163,7 +175,7 @@ impl Attention {
         kernel.binds.push(Bind::write(4, Operand::Scratch(variant.scratch.len())));
         variant.scratch.push(sums);
         let blocks = ((MAX_ITERATIONS - quads) / iterations_of_block(quads)).max(1);
-        let keys = blocks * LANES_BLOCK;
+        let keys = blocks * TILES * TILE;
         let parts = (0..e.keys).step_by(keys).map(|first| {
             let mut part = kernel.clone();
             part.params.extend([first, e.keys.min(first + keys)].map(|key| key as u32));
@@ -311,7 +323,7 @@ impl Op for Attention {
         if !caps.software || iterations <= MAX_ITERATIONS {
             variants.push(self.tiled(&e, &aligned));
         }
-        if caps.software && caps.subgroups == Some(Subgroups { min: 8, max: 8 }) {
+        if caps.software && caps.subgroups == Some(Subgroups { min: SUBGROUP as u32, max: SUBGROUP as u32 }) {
             variants.push(self.lanes(&e, &aligned, caps)?);
         }
         if variants.is_empty() {

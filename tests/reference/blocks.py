@@ -21,6 +21,7 @@ from transformers import CLIPTokenizer
 
 import pipelines
 import recording
+import tiny
 
 FIXTURES = pipelines.FIXTURES.parent / "blocks"
 
@@ -89,14 +90,14 @@ def encode(pipeline: DiffusionPipeline) -> tuple[dict[str, torch.Tensor], dict[s
 @torch.no_grad()
 def record(name: str) -> dict[str, torch.Tensor]:
     """The inputs, under `input.`, and the outputs of the blocks of pipeline `name`."""
-    pipeline = recording.load(pipelines.FIXTURES / name / "model", variant=pipelines.PIPELINES[name].storage.variant)
+    pipeline = recording.load(pipelines.FIXTURES / name / "model", variant=tiny.PIPELINES[name].storage.variant)
     unet_size, vae_size = SIZES[name]
     generator = torch.Generator().manual_seed(TIMESTEP)
     channels = pipeline.unet.config.in_channels
     sample = torch.randn(2, channels, *unet_size, generator=generator)
     # of the rms that the decoder's weights are made for
     latent = torch.randn(1, channels, *vae_size, generator=generator)
-    latent = latent * pipelines.PIPELINES[name].latent_rms / pipeline.vae.config.scaling_factor
+    latent = latent * tiny.PIPELINES[name].latent_rms / pipeline.vae.config.scaling_factor
     pixels = torch.rand(1, 3, *(side * pipeline.vae_scale_factor for side in vae_size), generator=generator) * 2 - 1
 
     conditioning, text = encode(pipeline)

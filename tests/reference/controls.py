@@ -32,6 +32,7 @@ from transformers.models.clip import modeling_clip
 
 import pipelines
 import recording
+import tiny
 
 REQUIRED = 1e-8  # what each mistake must cost on at least one fixture
 EPSILON_FACTOR = 10.0
@@ -223,7 +224,7 @@ def width_first(ids: torch.Tensor) -> torch.Tensor:
 def second_padding(pipeline: DiffusionPipeline) -> Iterator[None]:
     """The second tokenizer pads as the first does."""
     stock = pipeline.tokenizer_2.pad_token
-    pipeline.tokenizer_2.pad_token = pipelines.END
+    pipeline.tokenizer_2.pad_token = tiny.END
     yield
     pipeline.tokenizer_2.pad_token = stock
 
@@ -381,7 +382,7 @@ class Fixture:
     def __init__(self, name: str, run_name: str) -> None:
         self.model = pipelines.FIXTURES / name / "model"
         self.folder = pipelines.FIXTURES / name / run_name
-        self.variant = pipelines.PIPELINES[name].storage.variant
+        self.variant = tiny.PIPELINES[name].storage.variant
         self.run = recording.read_run(self.folder)
         self.recorded = load_file(self.folder / "reference.safetensors")
         self.pipeline, self.refiner = self.load(torch.float32)
@@ -436,12 +437,12 @@ class Fixture:
 
 def fixtures(names: list[str]) -> list[Fixture]:
     """Every recorded run of the named pipelines."""
-    return [Fixture(name, run_name) for name in names for run_name in pipelines.PIPELINES[name].runs]
+    return [Fixture(name, run_name) for name in names for run_name in tiny.PIPELINES[name].runs]
 
 
 def main() -> int:
     recording.deterministic()
-    chosen = fixtures(sys.argv[1:] or list(pipelines.PIPELINES))
+    chosen = fixtures(sys.argv[1:] or list(tiny.PIPELINES))
     weak = []
     print("| mistake | stage | smallest NMSE | in | largest NMSE | runs above 1e-8 |")
     print("|---|---|---|---|---|---|")

@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import pipelines
 import recording
+import tiny
 
 UNET_TOP = {
     "time_embedding.linear_1": "time_embed.0",
@@ -239,7 +240,7 @@ def current_name(part: str, key: str) -> str:
 
 def main() -> int:
     recording.deterministic()
-    for name in sys.argv[1:] or list(pipelines.PIPELINES):
+    for name in sys.argv[1:] or list(tiny.PIPELINES):
         model = pipelines.FIXTURES / name / "model"
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "model.safetensors"

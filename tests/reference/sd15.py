@@ -12,20 +12,16 @@ Needs about 6 GB of memory, 5 GB of disk and some minutes. The tokenizer comes f
 under PHOTOGRAM_DATA (default ../shared/data beside the checkout). Not committed.
 """
 
-import dataclasses
 import json
-import os
 import pathlib
 import sys
 
-import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import ldm
 import real_size
-import recording
 from real_size import timed
 from weights import Scales, randomize
 
@@ -71,18 +67,6 @@ SCHEDULER = {
 }
 # the last latent of two Euler steps is about sigma_max * (noise - guided eps)
 SCALES = Scales(trunk=0.5, latent=20.0 / VAE["scaling_factor"], encoded=1.0 / VAE["scaling_factor"])
-EULER = recording.Run(
-    prompt="a lighthouse at dusk, oil painting",
-    negative_prompt="blurry",
-    width=256,
-    height=256,
-    steps=2,
-    cfg_scale=7.0,
-    sampler="euler",
-    schedule="discrete",
-    seed=42,
-)
-DDIM = dataclasses.replace(EULER, sampler="ddim")
 
 
 def write_model(folder: pathlib.Path) -> None:
@@ -111,29 +95,13 @@ def write_single_file(model: pathlib.Path, path: pathlib.Path) -> None:
     ldm.check(model, path)
 
 
-def main() -> int:
-    if len(sys.argv) != 2:
-        print(__doc__.strip(), file=sys.stderr)
-        return 2
-    folder = pathlib.Path(sys.argv[1])
-    recording.deterministic()
-    torch.set_num_threads(os.cpu_count() or 1)
+def write(model: pathlib.Path, path: pathlib.Path) -> None:
+    """The folder and the single file."""
     with timed("weights, diffusers folder"):
-        write_model(folder / "model")
+        write_model(model)
     with timed("single file, read back by diffusers"):
-        write_single_file(folder / "model", folder / "model.safetensors")
-    with timed("load in f32"):
-        pipeline = recording.load(folder / "model")
-    real_size.print_forward_seconds(pipeline.unet)
-    for run in (EULER, DDIM):
-        with timed(f"recorded run, {run.sampler}"):
-            tensors = recording.record(pipeline, folder / "model", folder, run)
-        recording.write(folder / run.sampler, "../model", run, "epsilon", tensors)
-        if run is EULER:
-            recording.write(folder / "euler_single_file", "../model.safetensors", run, "epsilon", tensors)
-        real_size.print_statistics(tensors)
-    return 0
+        write_single_file(model, path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(real_size.main(__doc__, write, "epsilon"))

@@ -12,13 +12,10 @@ usage: make.py sd2 DIR
 Needs about 8 GB of memory, 6 GB of disk and some minutes; the tokenizer as sd15.py. Not committed.
 """
 
-import dataclasses
 import json
-import os
 import pathlib
 import sys
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -26,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 import ldm
 import pipelines
 import real_size
-import recording
+import tiny
 from real_size import timed
 from weights import Scales, randomize
 
@@ -58,18 +55,6 @@ TEXT = dict(
     pad_token_id=1,
 )
 SCALES = Scales(trunk=0.5, latent=2.0 / VAE["scaling_factor"], encoded=1.0 / VAE["scaling_factor"])
-EULER = recording.Run(
-    prompt="a lighthouse at dusk, oil painting",
-    negative_prompt="blurry",
-    width=256,
-    height=256,
-    steps=2,
-    cfg_scale=7.0,
-    sampler="euler",
-    schedule="discrete",
-    seed=42,
-)
-DDIM = dataclasses.replace(EULER, sampler="ddim")
 
 
 def text_encoder(n_layers: int) -> CLIPTextModel:
@@ -79,7 +64,7 @@ def text_encoder(n_layers: int) -> CLIPTextModel:
 
 def write_model(folder: pathlib.Path) -> ldm.State:
     """Write the diffusers folder with random f16 weights; -> the text encoder of the single file."""
-    tokenizer = real_size.build_tokenizer(folder / "tokenizer", pipelines.PAD_2)
+    tokenizer = real_size.build_tokenizer(folder / "tokenizer", tiny.PAD_2)
     parts = {"unet": UNet2DConditionModel(**UNET), "vae": AutoencoderKL(**VAE), "text_encoder": text_encoder(N_FILE_LAYERS)}
     for seed, part in enumerate(parts.values()):
         randomize(part, SCALES, seed)
@@ -90,46 +75,30 @@ def write_model(folder: pathlib.Path) -> ldm.State:
     StableDiffusionPipeline(
         **parts,
         tokenizer=tokenizer,
-        scheduler=DDIMScheduler.from_config(pipelines.SD2_SCHEDULER),
+        scheduler=DDIMScheduler.from_config(tiny.SD2_SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder, max_shard_size="10GB")
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(pipelines.SD2_SCHEDULER, indent=2) + "\n")
-    pipelines.trim_tokenizer(folder / "tokenizer", pipelines.PAD_2, pipelines.Storage(special_tokens_map=True))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(tiny.SD2_SCHEDULER, indent=2) + "\n")
+    pipelines.trim_tokenizer(folder / "tokenizer", tiny.PAD_2, tiny.Storage(special_tokens_map=True))
     return whole
 
 
 def write_single_file(model: pathlib.Path, path: pathlib.Path, text: ldm.State) -> None:
     """The folder's weights and `text` under the original names; checked against diffusers' own conversion."""
     checkpoint = ldm.single_file({**ldm.read_parts(model), "text_encoder": text})
-    save_file({"alphas_cumprod": DDIMScheduler.from_config(pipelines.SD2_SCHEDULER).alphas_cumprod, **checkpoint}, path)
+    save_file({"alphas_cumprod": DDIMScheduler.from_config(tiny.SD2_SCHEDULER).alphas_cumprod, **checkpoint}, path)
     ldm.check(model, path)
 
 
-def main() -> int:
-    if len(sys.argv) != 2:
-        print(__doc__.strip(), file=sys.stderr)
-        return 2
-    folder = pathlib.Path(sys.argv[1])
-    recording.deterministic()
-    torch.set_num_threads(os.cpu_count() or 1)
+def write(model: pathlib.Path, path: pathlib.Path) -> None:
+    """The folder and the single file."""
     with timed("weights, diffusers folder"):
-        text = write_model(folder / "model")
+        text = write_model(model)
     with timed("single file, read back by diffusers"):
-        write_single_file(folder / "model", folder / "model.safetensors", text)
-    with timed("load in f32"):
-        pipeline = recording.load(folder / "model")
-    real_size.print_forward_seconds(pipeline.unet)
-    for run in (EULER, DDIM):
-        with timed(f"recorded run, {run.sampler}"):
-            tensors = recording.record(pipeline, folder / "model", folder, run)
-        recording.write(folder / run.sampler, "../model", run, "v_prediction", tensors)
-        if run is EULER:
-            recording.write(folder / "euler_single_file", "../model.safetensors", run, "v_prediction", tensors)
-        real_size.print_statistics(tensors)
-    return 0
+        write_single_file(model, path, text)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(real_size.main(__doc__, write, "v_prediction"))

@@ -11,8 +11,8 @@ The parts are made, read back and run one after the other: about 15 GB of memory
 tokenizers as in sd15.py. Not committed.
 """
 
+import dataclasses
 import json
-import os
 import pathlib
 import sys
 
@@ -26,6 +26,7 @@ import pipelines
 import real_size
 import recording
 import sd15
+import tiny
 from real_size import timed
 from weights import Scales, randomize
 
@@ -38,7 +39,7 @@ UNET = dict(
     cross_attention_dim=768 + 1280,
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    **pipelines.text_time(256, 1280, 6),
+    **tiny.text_time(256, 1280, 6),
 )
 VAE = dict(real_size.VAE, sample_size=1024, scaling_factor=0.13025, force_upcast=True)
 TEXT = sd15.TEXT
@@ -53,23 +54,13 @@ TEXT_2 = dict(
 )
 KINDS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 # SDXL's own "leading" would start its only step at timestep 1, where the latents hide what the UNet predicts
-SCHEDULER = dict(pipelines.SDXL_SCHEDULER, timestep_spacing="trailing")
+SCHEDULER = dict(tiny.SDXL_SCHEDULER, timestep_spacing="trailing")
 # the last latent is about sigma_max * (noise - guided eps)
-UNET_SCALES = Scales(trunk=0.5, context=1.3, prediction=1.0, **pipelines.SOFT)
+UNET_SCALES = Scales(trunk=0.5, context=1.3, prediction=1.0, **tiny.SOFT)
 VAE_SCALES = Scales(trunk=0.5, latent=30.0 / VAE["scaling_factor"], encoded=1.0 / VAE["scaling_factor"])
 TEXT_SCALES = Scales(trunk=0.1)
-EULER = recording.Run(
-    prompt="a lighthouse at dusk, oil painting",
-    negative_prompt="blurry",
-    width=512,
-    height=512,
-    steps=1,
-    cfg_scale=5.0,
-    sampler="euler",
-    schedule="discrete",
-    seed=42,
-    original_size=(768, 1024),
-    crop=(16, 128),
+EULER = dataclasses.replace(
+    real_size.EULER, width=512, height=512, steps=1, cfg_scale=5.0, original_size=(768, 1024), crop=(16, 128)
 )
 
 
@@ -106,11 +97,11 @@ def bare(**parts: object) -> StableDiffusionXLPipeline:
 
 def write_model(folder: pathlib.Path) -> None:
     """The diffusers folder with random f16 weights."""
-    tokenizers = {"tokenizer": pipelines.END, "tokenizer_2": pipelines.PAD_2}
+    tokenizers = {"tokenizer": tiny.END, "tokenizer_2": tiny.PAD_2}
     tokenizers = {name: real_size.build_tokenizer(folder / name, pad) for name, pad in tokenizers.items()}
     for name, tokenizer in tokenizers.items():
         tokenizer.save_pretrained(folder / name)
-        pipelines.trim_tokenizer(folder / name, tokenizer.pad_token, pipelines.Storage(special_tokens_map=True))
+        pipelines.trim_tokenizer(folder / name, tokenizer.pad_token, tiny.Storage(special_tokens_map=True))
     for name in KINDS:
         build(name).save_pretrained(folder / name)
     bare(**{name: empty(name) for name in KINDS}, **tokenizers).save_config(folder)
@@ -144,13 +135,10 @@ def encode(model: pathlib.Path) -> dict[str, torch.Tensor]:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        print(__doc__.strip(), file=sys.stderr)
+    folder = real_size.target(__doc__)
+    if folder is None:
         return 2
-    folder = pathlib.Path(sys.argv[1])
     model = folder / "model"
-    recording.deterministic()
-    torch.set_num_threads(os.cpu_count() or 1)
     with timed("weights, diffusers folder"):
         write_model(model)
     with timed("single file, read back by diffusers"):

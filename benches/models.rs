@@ -14,7 +14,7 @@ const PROMPT: &str = "3D glossy emoji of a red apple";
 fn main() {
     let bench = Bench::open();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/builtin/model");
-    let model = block_on(Model::open(&folder, Precision::F32)).expect("the built-in model is sound");
+    let model = block_on(Model::open(&folder, None, Precision::F32)).expect("the built-in model is sound");
     let mut pipeline = Pipeline::new(bench.gpu.clone(), model);
     block_on(pipeline.prepare(&request(1))).expect("the built-in model fits every adapter");
 

@@ -231,6 +231,7 @@ fn flags_that_make_no_sense_are_refused() {
     let long = "9".repeat(10_000);
     let rows: &[Row<'_>] = &[
         (&["-W", "0"], 2, &["--width", "multiple of 8", "found 0"]),
+        (&["-W", "8"], 2, &["--width", "multiple of 8 from 16 up", "found 8"]),
         (&["-W", "100"], 2, &["--width", "multiple of 8", "found 100"]),
         (&["-W", "-8"], 2, &["--width", "-8", "whole number"]),
         (&["-H", "1000000"], 2, &["--height", "16384", "found 1000000"]),
@@ -528,6 +529,20 @@ fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
         assert_eq!(stderr.contains("in f32"), says.is_some(), "{model}: {stderr}");
         assert!(says.is_none_or(|says| stderr.contains(says)), "{model}: {stderr}");
     }
+}
+
+#[test]
+fn a_model_without_an_autoencoder_draws_with_another() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let file = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    draw(folder.path(), &["-p", "x", "--no-metadata", "-o", "own.png"]);
+    let model = ["generate", "-m", "no-vae", "--vae", "model/vae"];
+    let words = ["-p", "x", "--no-metadata", "-o", "given.png"];
+    succeed(folder.path(), &[&model, &TINY[3..], &words].concat());
+    assert_eq!(file("own.png"), file("given.png"));
 }
 
 #[test]

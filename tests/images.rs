@@ -112,7 +112,7 @@ fn a_run_starts_from_the_noise_that_torch_recorded() {
     let Some(gpu) = gpu() else { return };
     let recorded = recorded_runs().into_iter().find(|run| run.name == "odd_sizes/euler").expect("a fixture");
     let request = Request { size: recorded.size, seed: recorded.seed, ..request("ddim", 0) };
-    let model = block_on(Model::open(&recorded.model, Precision::F32)).expect("fixtures are sound");
+    let model = block_on(Model::open(&recorded.model, None, Precision::F32)).expect("fixtures are sound");
     let factor = model.check(&request).expect("makes sense").trajectory.start.noise;
     assert_eq!(factor, 1.0, "ddim starts from the noise itself");
     let mut pipeline = Pipeline::new(gpu, model);
@@ -171,7 +171,7 @@ fn furthest(expected: &[f32], found: &[f32]) -> f32 {
 /// The model that ships with the program.
 fn built_in() -> Model {
     let folder = workspace().join("cli/builtin/model");
-    block_on(Model::open(&folder, Precision::F32)).expect("the built-in model is sound")
+    block_on(Model::open(&folder, None, Precision::F32)).expect("the built-in model is sound")
 }
 
 fn request(sampler: &str, seed: u64) -> Request {

@@ -41,6 +41,25 @@ fn a_guided_evaluation_of_stable_diffusion_1_takes_few_dispatches() {
 }
 
 #[test]
+fn a_denoiser_that_pads_one_side_is_built_from_its_smallest_latent_on() {
+    let checkpoint = stable_diffusion_1::unet().checkpoint();
+    let config = UNetConfig { downsample_padding: 0, ..UNetConfig::stable_diffusion_1() };
+    let unet = UNet::new(config, &checkpoint, false);
+    let least = unet.config.least_latent_edge();
+    for (width, is_built) in [(least - 1, false), (least, true)] {
+        let shape = DenoiserShape {
+            height: 64,
+            width,
+            tokens: 77,
+            guided: false,
+            rescaled: false,
+            dtype: DType::F32,
+        };
+        assert_eq!(build_denoiser(&unet, shape).is_ok(), is_built, "{width}");
+    }
+}
+
+#[test]
 fn every_binding_lies_in_its_tensor_and_within_the_limits() {
     for (adapter, caps) in adapters() {
         for program in programs() {
@@ -238,7 +257,7 @@ fn tiny_models() -> Vec<String> {
 
 fn tiny_model(name: &str) -> Model {
     let folder = fixture("pipelines").join(name).join("model");
-    block_on(Model::open(&folder, Precision::F32)).expect("fixtures are sound")
+    block_on(Model::open(&folder, None, Precision::F32)).expect("fixtures are sound")
 }
 
 fn planned(graph: &Graph, caps: &Caps) -> Plan {

@@ -1,5 +1,7 @@
 //! The model inside the program.
 
+use std::path::Path;
+
 use engine::Error;
 use engine::pipelines::{Model, Precision};
 
@@ -17,13 +19,13 @@ pub(crate) const CFG_SCALE: f64 = 3.0;
 /// The built-in model.
 ///
 /// # Errors    [`crate::failure::Code::Usage`] if this build has none
-pub(crate) async fn open(precision: Precision) -> Result<Model, Failure> {
+pub(crate) async fn open(vae: Option<&Path>, precision: Precision) -> Result<Model, Failure> {
     let Some(files) = files() else {
         let missing = Failure::usage("--model", "a path: this build has no built-in model", "none");
         return Err(missing.with_hint("build with the default feature `builtin`, or give -m PATH"));
     };
     let folder = loaders::Folder::embedded("the built-in model", files);
-    Model::from_folder(folder, NAME.to_owned(), precision).await.map_err(|error: Error| error.into())
+    Model::from_folder(folder, NAME.to_owned(), vae, precision).await.map_err(|error: Error| error.into())
 }
 
 type Files = &'static [(&'static str, &'static [u8])];

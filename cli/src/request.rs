@@ -115,7 +115,7 @@ fn picture_size(args: &GenerateArgs, picture: Option<&RgbPicture>, model: &Model
     let multiple = model.edge_multiple();
     let edge = |asked: Option<usize>, found: fn(&RgbPicture) -> u32| match (asked, picture) {
         (Some(edge), _) => edge,
-        (None, Some(picture)) => (found(picture) as usize / multiple).max(1) * multiple,
+        (None, Some(picture)) => (found(picture) as usize / multiple * multiple).max(model.least_edge()),
         (None, None) => model.native_edge(),
     };
     PixelSize { width: edge(args.width, RgbPicture::width), height: edge(args.height, RgbPicture::height) }

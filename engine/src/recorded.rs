@@ -81,12 +81,11 @@ impl Reference {
         let source = FileSource::open(folder.join("reference.json"))?;
         let config = Config::read(&source).await?;
         let tensors = Checkpoint::open(folder.join("reference.safetensors"), &Limits::default()).await?;
-        let mut model = Model::open(&folder.join(config.require::<String>("model")?), precision).await?;
-        if let Some(vae) = config.get::<String>("vae")? {
-            model = model.with_vae(&folder.join(vae)).await?;
-        }
+        let path = folder.join(config.require::<String>("model")?);
+        let vae = config.get::<String>("vae")?.map(|vae| folder.join(vae));
+        let mut model = Model::open(&path, vae.as_deref(), precision).await?;
         if let Some(refiner) = config.get::<String>("refiner")? {
-            model = model.with_refiner(Model::open(&folder.join(refiner), precision).await?)?;
+            model = model.with_refiner(Model::open(&folder.join(refiner), None, precision).await?)?;
         }
         let request = read_request(&config, folder)?;
         Ok(Reference { model, request, tensors })

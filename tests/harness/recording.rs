@@ -75,7 +75,7 @@ pub fn on_host(
 impl Recording {
     /// The model that was run.
     pub fn model(&self) -> Model {
-        block_on(Model::open(&self.model, Precision::F32)).expect("fixtures are sound")
+        block_on(Model::open(&self.model, None, Precision::F32)).expect("fixtures are sound")
     }
 
     /// Number of recorded blocks that are values of our graphs.

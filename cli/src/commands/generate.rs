@@ -49,16 +49,13 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let report = Report::new(verbosity);
 
     report.stage("opening the model");
+    let vae = args.vae.as_deref();
     let model = match &args.model {
-        Some(path) => Model::open(path, args.precision.into()).await?,
-        None => builtin::open(args.precision.into()).await?,
-    };
-    let model = match &args.vae {
-        Some(path) => model.with_vae(path).await?,
-        None => model,
+        Some(path) => Model::open(path, vae, args.precision.into()).await?,
+        None => builtin::open(vae, args.precision.into()).await?,
     };
     let model = match &args.refiner {
-        Some(path) => model.with_refiner(Model::open(path, args.precision.into()).await?)?,
+        Some(path) => model.with_refiner(Model::open(path, None, args.precision.into()).await?)?,
         None => model,
     };
     let request = build_request(args, &model)?;

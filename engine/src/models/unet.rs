@@ -190,6 +190,16 @@ impl UNetConfig {
         Ok(read)
     }
 
+    /// The smallest edge of a latent. Every level but the deepest halves it: with padding on one side, nothing is left of a
+    /// single row; with padding on both one row stays one row, but a picture that begins so has nothing to halve.
+    pub fn least_latent_edge(&self) -> usize {
+        match (self.levels.len(), self.downsample_padding) {
+            (0 | 1, _) => 1,
+            (levels, 0) => 1 << (levels - 1),
+            _ => 2,
+        }
+    }
+
     /// Features of the time embedding's input.
     fn time_features(&self) -> usize {
         self.levels[0].channels

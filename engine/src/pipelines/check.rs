@@ -36,7 +36,7 @@ impl Model {
 
     pub(super) fn check_with(&self, refiner: Option<&Model>, request: &Request) -> Result<Planned, Error> {
         let downscale = self.edge_multiple();
-        request.check(downscale)?;
+        request.check(self.least_edge(), downscale)?;
         if self.family == Family::StableDiffusionXlRefiner && request.init.is_none() {
             let expected = "a base model, to which this refiner is given as --refiner, or --init-img";
             return Err(Error::usage("--model", expected, "a refiner alone"));

@@ -120,26 +120,34 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the diffusers folder or the single file at `path`.
+    /// Opens the diffusers folder or the single file at `path`; its autoencoder is `vae`'s if that is given, and may then be
+    /// missing.
+    ///
+    /// `vae` is an autoencoder's folder, that of a whole pipeline, or a file with one, under diffusers' names or ldm's.
     ///
     /// # Errors
     /// [`Error::Load`] naming file, tensor or key, what was expected and what was found.
-    pub async fn open(path: &Path, precision: Precision) -> Result<Model, Error> {
+    pub async fn open(path: &Path, vae: Option<&Path>, precision: Precision) -> Result<Model, Error> {
         // A folder may have a dot in its name that begins no extension: sd-v1.5.
         let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let name = stem.map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
         if path.is_dir() {
-            return Model::from_folder(Folder::on_disk(path)?, name, precision).await;
+            return Model::from_folder(Folder::on_disk(path)?, name, vae, precision).await;
         }
         let file = Checkpoint::open(path, &Limits::default()).await?;
-        Model::from_single_file(&file, name, precision).await
+        Model::from_single_file(&file, name, vae, precision).await
     }
 
-    /// The model in a diffusers folder, on disk or in memory.
+    /// The model in a diffusers folder, on disk or in memory; `vae` as in [`Model::open`].
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub async fn from_folder(folder: Folder, name: String, precision: Precision) -> Result<Model, Error> {
+    pub async fn from_folder(
+        folder: Folder,
+        name: String,
+        vae: Option<&Path>,
+        precision: Precision,
+    ) -> Result<Model, Error> {
         let folder = DiffusersFolder::open(folder).await?;
         let family = Family::of_folder(&folder)?;
         let limits = Limits::default();
@@ -156,7 +164,21 @@ impl Model {
             });
         }
         let unet_config = UNetConfig::read(&folder.config("unet").await?)?;
-        let vae_config = VaeKlConfig::read(&folder.config("vae").await?)?;
+        let vae = match vae {
+            Some(path) => {
+                // Only what a file leaves out is taken from a folder that may not be there.
+                let own = match folder.folder().folder("vae")? {
+                    Some(own) => Some(VaeKlConfig::read(&part_config(&own).await?)?),
+                    None => None,
+                };
+                let own = own.unwrap_or_else(|| presets::vae(family));
+                open_vae(path, &own, unet_config.in_channels, precision).await?
+            }
+            None => {
+                let config = VaeKlConfig::read(&folder.config("vae").await?)?;
+                VaeKl::new(config, &folder.checkpoint("vae", prefer, &limits).await?, f16)?
+            }
+        };
         let index = folder.index();
         let has_score = index.or("requires_aesthetics_score", false)?;
         let numbers = if has_score { AddedNumbers::Score } else { AddedNumbers::Sizes };
@@ -165,7 +187,7 @@ impl Model {
             family,
             text,
             unet: UNet::new(unet_config, &folder.checkpoint("unet", prefer, &limits).await?, f16),
-            vae: VaeKl::new(vae_config, &folder.checkpoint("vae", prefer, &limits).await?, f16)?,
+            vae,
             refiner: None,
             scheduler: scheduler_config(&folder.config("scheduler").await?),
             precision,
@@ -177,14 +199,26 @@ impl Model {
         Ok(model)
     }
 
-    async fn from_single_file(file: &Checkpoint, name: String, precision: Precision) -> Result<Model, Error> {
-        let parts = single_file::split(file)?;
-        let training = single_file::training(file, parts.family).await?;
-        let Preset { family, text: presets, unet, vae, added, zeros_for_no_prompt } =
-            Preset::of(parts.family).trained(training);
+    async fn from_single_file(
+        file: &Checkpoint,
+        name: String,
+        vae: Option<&Path>,
+        precision: Precision,
+    ) -> Result<Model, Error> {
+        let kind = single_file::require_family(file)?;
+        let text_encoders: Vec<Checkpoint> =
+            kind.text_encoders().iter().map(|part| part.of(file)).collect::<Result<_, _>>()?;
+        let denoiser = single_file::UNET.of(file)?;
+        let training = single_file::training(file, kind).await?;
+        let Preset { family, text: presets, unet, vae: vae_config, added, zeros_for_no_prompt } =
+            Preset::of(kind).trained(training);
         let f16 = precision == Precision::F16;
+        let vae = match vae {
+            Some(path) => open_vae(path, &vae_config, unet.in_channels, precision).await?,
+            None => VaeKl::new(vae_config, &single_file::VAE.of(file)?, f16)?,
+        };
         let mut text = Vec::new();
-        let encoders = parts.text_encoders.iter().zip(presets).zip(family.text_parts());
+        let encoders = text_encoders.iter().zip(presets).zip(family.text_parts());
         for ((checkpoint, preset), part) in encoders {
             text.push(TextEncoder {
                 tokenizer: preset.tokenizer()?,
@@ -196,12 +230,12 @@ impl Model {
             name,
             family,
             text,
-            unet: UNet::new(unet, &parts.unet, f16),
-            vae: VaeKl::new(vae, &parts.vae, f16)?,
+            unet: UNet::new(unet, &denoiser, f16),
+            vae,
             refiner: None,
             scheduler: SchedulerConfig {
                 file: file.label().to_owned(),
-                keys: presets::scheduler(parts.family, training),
+                keys: presets::scheduler(kind, training),
             },
             precision,
             added,
@@ -228,37 +262,6 @@ impl Model {
         Ok(Model { refiner: Some(Box::new(refiner)), ..self })
     }
 
-    /// The model with another autoencoder: a diffusers folder's, that in the folder of a whole pipeline, or a file's.
-    ///
-    /// # Errors
-    /// [`Error::Load`] naming file, tensor or key, also if its latents do not fit.
-    pub async fn with_vae(self, path: &Path) -> Result<Model, Error> {
-        let f16 = self.precision == Precision::F16;
-        let limits = Limits::default();
-        let vae = if path.is_dir() {
-            let folder = Folder::on_disk(path)?;
-            let folder = folder.folder("vae")?.unwrap_or(folder);
-            let config = VaeKlConfig::read(&part_config(&folder).await?)?;
-            let checkpoint = part_checkpoint(&folder, self.precision.preferred_files(), &limits).await?;
-            VaeKl::new(config, &checkpoint, f16)?
-        } else {
-            let checkpoint = single_file::vae_from(&Checkpoint::open(path, &limits).await?)?;
-            // A file does not say how latents are scaled: as in the model it is used with.
-            let scaling_factor = self.vae.config.scaling_factor;
-            let config = VaeKlConfig { scaling_factor, ..VaeKlConfig::stable_diffusion_1() };
-            VaeKl::new(config, &checkpoint, f16)?
-        };
-        let (expected, found) = (self.unet.config.in_channels, vae.config.latent_channels);
-        if expected != found {
-            let expected = format!("{expected}, as the model's denoiser has");
-            let label = path.display().to_string();
-            return Err(
-                loaders::Error::malformed(label, "latent channels", expected, found.to_string()).into()
-            );
-        }
-        Ok(Model { vae, ..self })
-    }
-
     /// Pixels of the picture the model was trained on, or 512 if its files do not say.
     pub fn native_edge(&self) -> usize {
         match self.unet.config.sample_size {
@@ -270,6 +273,13 @@ impl Model {
     /// What the edges of a picture must be multiples of.
     pub fn edge_multiple(&self) -> usize {
         self.vae.config.downscale()
+    }
+
+    /// The smallest edge of a picture, as the depth of the denoisers allows.
+    pub fn least_edge(&self) -> usize {
+        let denoisers = [Some(&self.unet), self.refiner.as_ref().map(|refiner| &refiner.unet)];
+        let latent = denoisers.into_iter().flatten().map(|unet| unet.config.least_latent_edge()).max();
+        latent.unwrap_or(1) * self.edge_multiple()
     }
 
     /// Tokens of a prompt, padding included.
@@ -331,6 +341,35 @@ impl Model {
             }
         }
     }
+}
+
+/// The autoencoder at `path` beside a denoiser of latents with `channels`, in place of `own`.
+async fn open_vae(
+    path: &Path,
+    own: &VaeKlConfig,
+    channels: usize,
+    precision: Precision,
+) -> Result<VaeKl, Error> {
+    let f16 = precision == Precision::F16;
+    let limits = Limits::default();
+    let vae = if path.is_dir() {
+        let folder = Folder::on_disk(path)?;
+        let folder = folder.folder("vae")?.unwrap_or(folder);
+        let config = VaeKlConfig::read(&part_config(&folder).await?)?;
+        VaeKl::new(config, &part_checkpoint(&folder, precision.preferred_files(), &limits).await?, f16)?
+    } else {
+        let checkpoint = single_file::vae_from(&Checkpoint::open(path, &limits).await?)?;
+        // A file does not say how latents are scaled: as in the model it is used with.
+        let scaling_factor = own.scaling_factor;
+        let config = VaeKlConfig { scaling_factor, ..VaeKlConfig::stable_diffusion_1() };
+        VaeKl::new(config, &checkpoint, f16)?
+    };
+    if vae.config.latent_channels == channels {
+        return Ok(vae);
+    }
+    let expected = format!("{channels}, as the model's denoiser has");
+    let found = vae.config.latent_channels.to_string();
+    Err(loaders::Error::malformed(path.display().to_string(), "latent channels", expected, found).into())
 }
 
 fn scheduler_config(config: &Config) -> SchedulerConfig {

@@ -71,7 +71,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error`]: the request makes no sense, a file is broken, the device is too small.
     pub async fn condition(&mut self, request: &Request) -> Result<Conditioning, Error> {
-        request.check(self.base.model.edge_multiple())?;
+        request.check(self.base.model.least_edge(), self.base.model.edge_multiple())?;
         self.base.condition(&self.gpu, request).await
     }
 

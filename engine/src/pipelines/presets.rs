@@ -53,7 +53,7 @@ impl Preset {
                 family: Family::StableDiffusion,
                 text: vec![TextPreset::clip(vit_l)],
                 unet: UNetConfig::stable_diffusion_1(),
-                vae: VaeKlConfig::stable_diffusion_1(),
+                vae: vae(Family::StableDiffusion),
                 added: None,
                 zeros_for_no_prompt: false,
             },
@@ -66,7 +66,7 @@ impl Preset {
                 family: Family::StableDiffusionXl,
                 text: vec![TextPreset::clip(vit_l), TextPreset::open_clip(vit_big_g)],
                 unet: UNetConfig::stable_diffusion_xl(),
-                vae: VaeKlConfig::stable_diffusion_xl(),
+                vae: vae(Family::StableDiffusionXl),
                 added: Some(AddedNumbers::Sizes),
                 zeros_for_no_prompt: true,
             },
@@ -91,6 +91,14 @@ impl Preset {
             self.unet.sample_size = 64;
         }
         self
+    }
+}
+
+/// The autoencoder that models of a family ship with.
+pub(super) fn vae(family: Family) -> VaeKlConfig {
+    match family {
+        Family::StableDiffusion => VaeKlConfig::stable_diffusion_1(),
+        Family::StableDiffusionXl | Family::StableDiffusionXlRefiner => VaeKlConfig::stable_diffusion_xl(),
     }
 }
 

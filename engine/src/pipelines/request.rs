@@ -115,15 +115,17 @@ impl Request {
     /// The `refiner_start` of who does not say: Podell et al. 2023.
     pub const REFINER_START: f64 = 0.8;
 
-    /// Checks what does not depend on the model's parts; `multiple` is what edges must be multiples of.
+    /// Checks what does not depend on the model's parts; `multiple` is what edges must be multiples of, and
+    /// `least` the smallest one.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the flag.
-    pub(super) fn check(&self, multiple: usize) -> Result<(), Error> {
+    pub(super) fn check(&self, least: usize, multiple: usize) -> Result<(), Error> {
         const LARGEST: usize = 16_384;
         for (flag, edge) in [("--width", self.size.width), ("--height", self.size.height)] {
-            if edge == 0 || edge > LARGEST || edge % multiple != 0 {
-                return Err(Error::usage(flag, format!("a multiple of {multiple} up to {LARGEST}"), edge));
+            if !(least..=LARGEST).contains(&edge) || edge % multiple != 0 {
+                let expected = format!("a multiple of {multiple} from {least} up to {LARGEST}");
+                return Err(Error::usage(flag, expected, edge));
             }
         }
         if !self.guidance.0.is_finite() {

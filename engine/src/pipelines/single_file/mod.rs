@@ -77,29 +77,6 @@ impl Names {
     }
 }
 
-/// The networks in a file.
-pub(super) struct Parts {
-    pub(super) family: Family,
-    /// As [`Family::text_encoders`] has them.
-    pub(super) text_encoders: Vec<Checkpoint>,
-    pub(super) unet: Checkpoint,
-    pub(super) vae: Checkpoint,
-}
-
-/// The parts of `file`, under diffusers' and transformers' names.
-///
-/// # Errors
-/// [`Error::Unsupported`] if it is of no family that is read; as [`Part::of`].
-pub(super) fn split(file: &Checkpoint) -> Result<Parts, Error> {
-    let family = require_family(file)?;
-    Ok(Parts {
-        family,
-        text_encoders: family.text_encoders().iter().map(|part| part.of(file)).collect::<Result<_, _>>()?,
-        unet: UNET.of(file)?,
-        vae: VAE.of(file)?,
-    })
-}
-
 /// The autoencoder in `file`, which has nothing else or is a whole checkpoint, under diffusers' names.
 ///
 /// It may have ldm's names, with `first_stage_model.` in front or not, or diffusers' own.
@@ -149,11 +126,15 @@ mod tests {
     type Tensors<'a> = Vec<(&'a str, Vec<f32>, Vec<usize>)>;
 
     fn file_of(tensors: &Tensors<'_>) -> Checkpoint {
+        file_with(tensors, &BTreeMap::new())
+    }
+
+    fn file_with(tensors: &Tensors<'_>, metadata: &BTreeMap<String, String>) -> Checkpoint {
         let tensors: Vec<_> = tensors
             .iter()
             .map(|(name, values, shape)| Tensor { name, shape, data: Data::F32(values) })
             .collect();
-        let bytes = to_bytes(&tensors, &BTreeMap::new()).expect("sound tensors");
+        let bytes = to_bytes(&tensors, metadata).expect("sound tensors");
         let source = Arc::new(BytesSource::new("m.safetensors", bytes));
         ready(Checkpoint::from_source(source, &Limits::default())).expect("a sound file")
     }
@@ -243,7 +224,7 @@ mod tests {
                     part.role,
                     part.prefix.trim_end_matches('.')
                 );
-                assert_eq!(split(&rest).err().map(|e| e.to_string()), Some(expected));
+                assert_eq!(part.of(&rest).err().map(|e| e.to_string()), Some(expected));
                 // The others are there all the same.
                 for other in wanted.text_encoders().iter().chain([&UNET, &VAE]) {
                     assert_eq!(other.of(&rest).is_ok(), other.prefix != part.prefix, "{}", other.role);
@@ -293,16 +274,16 @@ mod tests {
         };
         let names = |part: &Checkpoint| part.names().map(str::to_owned).collect::<Vec<_>>();
         for family in FAMILIES {
-            let parts = split(&sample(family)).expect("every part is there");
-            assert_eq!(parts.family, family);
-            let expected = encoders(family);
-            assert_eq!(parts.text_encoders.iter().map(names).collect::<Vec<_>>(), expected, "{family:?}");
-            let unet = names(&parts.unet);
+            let file = sample(family);
+            let of = |part: &Part| part.of(&file).expect("every part is there");
+            let found: Vec<_> = family.text_encoders().iter().map(|part| names(&of(part))).collect();
+            assert_eq!(found, encoders(family), "{family:?}");
+            let unet = names(&of(&UNET));
             assert!(unet.contains(&"conv_in.weight".to_owned()), "{unet:?}");
             let is_added = |name: &String| name.starts_with("add_embedding.");
             let is_xl = matches!(family, Family::StableDiffusionXl | Family::StableDiffusionXlRefiner);
             assert_eq!(unet.iter().any(is_added), is_xl, "{unet:?}");
-            assert!(parts.vae.get("encoder.conv_in.weight").is_some());
+            assert!(of(&VAE).get("encoder.conv_in.weight").is_some());
         }
         let folders = |family: Family| family.text_encoders().iter().map(|e| e.folder).collect::<Vec<_>>();
         assert_eq!(folders(Family::StableDiffusionXl), ["text_encoder", "text_encoder_2"]);
@@ -361,7 +342,8 @@ mod tests {
 
     #[test]
     fn a_file_of_another_model_is_refused_in_one_line() {
-        let message = |tensors: &[(&str, &[usize])]| split(&file(tensors)).err().map(|e| e.to_string());
+        let message =
+            |tensors: &[(&str, &[usize])]| require_family(&file(tensors)).err().map(|e| e.to_string());
         let hint = "(hint: photogram reads Stable Diffusion 1.x, 2.x and XL from a single file)";
         assert_eq!(
             message(&[("double_blocks.0.img_attn.norm.key_norm.scale", &[1])]),
@@ -439,6 +421,19 @@ mod tests {
             let case = format!("{family:?} {tensors:?}");
             let found = training_of(family, tensors).unwrap_or_else(|e| panic!("{case}: {e}"));
             assert_eq!(found, Training { prediction, zero_terminal_snr }, "{case}");
+        }
+        for (family, tensors, word, prediction) in [
+            (Family::StableDiffusion1, vec![], "v", v),
+            (Family::StableDiffusionXl, vec![], "v_prediction", v),
+            (Family::StableDiffusion2, vec![norm(0.19)], "epsilon", epsilon),
+            (Family::StableDiffusion2, vec![norm(0.19)], "", v),
+            (Family::StableDiffusionXl, vec![flag("v_pred")], "epsilon", v),
+            (Family::StableDiffusionXl, vec![], "x\u{1b}", epsilon),
+        ] {
+            let metadata = [("modelspec.prediction_type".to_owned(), word.to_owned())].into();
+            let found = ready(training(&file_with(&tensors, &metadata), family));
+            let found = found.unwrap_or_else(|e| panic!("{family:?} {tensors:?} {word}: {e}"));
+            assert_eq!(found.prediction, prediction, "{family:?} {tensors:?} {word}");
         }
         for (tensors, expected) in [
             (vec![], "expected a tensor, found none of that name among 0"),

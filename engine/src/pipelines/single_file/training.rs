@@ -21,24 +21,30 @@ const NORM: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
 /// Standard deviation of [`NORM`] above which a model of Stable Diffusion 2.x predicts velocities.
 const V_SPREAD: f64 = 0.09;
 
+/// An entry of a header: `v` or `epsilon`.
+const METADATA: &str = "modelspec.prediction_type";
+
 /// Features that a norm may have.
 const MOST_FEATURES: usize = 1 << 16;
 
 /// Looks at `file`, of `family`.
 ///
-/// The tensors `v_pred` and `ztsnr` are flags: it counts that they are there. Stable Diffusion 2.x came without: its models
-/// for 768 pixels predict velocities, those for 512 noise, and the same tensors have the same shapes in both.
+/// The tensors `v_pred` and `ztsnr` are flags: it counts that they are there. Where `v_pred` is not, the header may have
+/// [`METADATA`]. Stable Diffusion 2.x came without either: its models for 768 pixels predict velocities, those for 512 noise,
+/// and the same tensors have the same shapes in both.
 ///
 /// # Errors
 /// [`Error`] if the tensor that tells them apart is missing, no vector of floats or cannot be read.
 ///
-/// # Source    observed practice, for no format says it: tools that write SDXL checkpoints set the flags, tools that read SD 2.x
-///   go by the spread of this bias, which is wide in the velocity models alone. diffusers goes by `global_step`, which few
-///   safetensors files have.
+/// # Source    Stability AI's ModelSpec 1.0 for the header; for the rest observed practice: tools that write SDXL checkpoints
+///   set the flags, tools that read SD 2.x go by the spread of this bias, which is wide in the velocity models alone. diffusers
+///   goes by `global_step`, which few safetensors files have.
 pub(in crate::pipelines) async fn training(file: &Checkpoint, family: Family) -> Result<Training, Error> {
-    let predicts_v = match family {
+    let predicts_v = match (family, file.metadata().get(METADATA).map(String::as_str)) {
         _ if file.get("v_pred").is_some() => true,
-        Family::StableDiffusion2 => spread(file, &format!("{UNET_PREFIX}{NORM}")).await? > V_SPREAD,
+        (_, Some("v" | "v_prediction")) => true,
+        (_, Some("epsilon")) => false,
+        (Family::StableDiffusion2, _) => spread(file, &format!("{UNET_PREFIX}{NORM}")).await? > V_SPREAD,
         _ => false,
     };
     Ok(Training {

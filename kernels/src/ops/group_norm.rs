@@ -1,9 +1,9 @@
-//! Group normalization in three dispatches: moments of slabs of rows, their combination, and the result.
+//! Group normalization: small groups in one dispatch, others in two, moments of slabs of rows and the result.
 
 use std::any::Any;
 use std::sync::Arc;
 
-use super::moments::{Slabs, windows};
+use super::moments::windows;
 use super::{
     Activate, Activation, check_count, check_float, check_shape, check_whole, f16, f32, shape_error,
 };
@@ -12,7 +12,7 @@ use crate::host_tensor::HostTensor;
 use crate::op::{
     Absorbed, Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant, fold_grid,
 };
-use crate::types::{DType, TensorType};
+use crate::types::{DType, LANES, TensorType};
 use crate::wgsl::Shader;
 
 /// Group normalization over (batch, group), with an optional SiLU.
@@ -34,8 +34,98 @@ pub struct GroupNorm {
     pub silu: bool,
 }
 
-/// Rows that one invocation of the last dispatch writes.
-const APPLY_ROWS: usize = 8;
+/// Elements of a group up to which one workgroup reads it twice.
+const WHOLE_ELEMENTS: usize = 32_768;
+/// Quads that a workgroup works on where there are more, and the most slabs of a batch: each block of the result merges them.
+const SLAB_QUADS: usize = 2_048;
+const MAX_SLABS: usize = 256;
+/// Most groups of a span: `statistics` in `group_apply.wgsl`.
+const MAX_SPAN_GROUPS: usize = 16;
+
+impl GroupNorm {
+    /// Groups that one workgroup works on: they begin and end at quads, and have `wide` quads at least if there are as many.
+    fn span_groups(&self, channels: usize, wide: usize) -> usize {
+        let width = channels / self.groups;
+        let mut groups = match width % LANES {
+            0 => 1,
+            2 => 2,
+            _ => 4,
+        };
+        while groups * width < wide * LANES && groups < MAX_SPAN_GROUPS.min(self.groups) {
+            groups *= 2;
+        }
+        groups
+    }
+
+    /// One dispatch.
+    fn whole(&self, x: &TensorType, caps: &Caps) -> Variant {
+        let (channels, batches) = (x.channels(), x.shape[0]);
+        let batch_rows = x.rows() / batches.max(1);
+        let span_groups = self.span_groups(channels, 8);
+        let mut params = words(&[channels, self.groups, span_groups, batch_rows, batches]);
+        params.extend([(self.eps as f32).to_bits(), u32::from(self.silu)]);
+        let dispatch = Dispatch {
+            shader: Shader::new("group_norm_whole").encoding("x", x.dtype).encoding("y", x.dtype),
+            binds: vec![
+                Bind::read(0, Operand::Input(0)),
+                Bind::read(1, Operand::Input(1)),
+                Bind::read(2, Operand::Input(2)),
+                Bind::write(3, Operand::Output),
+            ],
+            params,
+            grid: fold_grid((batches * self.groups.div_ceil(span_groups)) as u64, caps.max_groups_per_axis),
+        };
+        Variant { name: "group_norm_whole", dispatches: vec![dispatch], scratch: Vec::new() }
+    }
+
+    /// Two dispatches for each window of `x`.
+    fn in_slabs(&self, x: &TensorType, caps: &Caps) -> Result<Variant, OpError> {
+        let (channels, batches) = (x.channels(), x.shape[0]);
+        let batch_rows = x.rows() / batches.max(1);
+        let span_groups = self.span_groups(channels, 16);
+        let spans = self.groups.div_ceil(span_groups);
+        let span_quads = (span_groups * channels / self.groups).div_ceil(LANES);
+        let slab_rows = (SLAB_QUADS / span_quads).max(16).max(batch_rows.div_ceil(MAX_SLABS));
+        let batch_slabs = batch_rows.div_ceil(slab_rows);
+        let partials = TensorType::f32([batches, batch_slabs, self.groups, LANES]);
+        check_whole(self.name(), "moments", &partials, caps)?;
+
+        let moments = Shader::new("group_norm_moments").encoding("x", x.dtype);
+        let apply = Shader::new("group_norm_apply").encoding("x", x.dtype).encoding("y", x.dtype);
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        for w in windows(self.name(), x, slab_rows, caps)? {
+            let slabs = w.batch_rows.div_ceil(slab_rows);
+            let first_slab = (w.first_row - w.first_batch * batch_rows) / slab_rows;
+            let window = [channels, self.groups, span_groups, w.batch_rows, w.batches];
+            let window =
+                [&window[..], &[w.first_row - w.bound_row, slab_rows, slabs, w.first_batch]].concat();
+            let bound = |bind: Bind| bind.rows(x, w.bound_row, w.bound_rows());
+            let grid = fold_grid((w.batches * slabs * spans) as u64, caps.max_groups_per_axis);
+            first.push(Dispatch {
+                shader: moments.clone(),
+                binds: vec![bound(Bind::read(0, Operand::Input(0))), Bind::write(1, Operand::Scratch(0))],
+                params: words(&[&window[..], &[first_slab, batch_slabs]].concat()),
+                grid,
+            });
+            let mut params = words(&[&window[..], &[batch_slabs]].concat());
+            params.extend([(self.eps as f32).to_bits(), u32::from(self.silu)]);
+            second.push(Dispatch {
+                shader: apply.clone(),
+                binds: vec![
+                    bound(Bind::read(0, Operand::Input(0))),
+                    Bind::read(1, Operand::Scratch(0)),
+                    Bind::read(2, Operand::Input(1)),
+                    Bind::read(3, Operand::Input(2)),
+                    bound(Bind::write(4, Operand::Output)),
+                ],
+                params,
+                grid,
+            });
+        }
+        first.append(&mut second);
+        Ok(Variant { name: "group_norm_slabs", dispatches: first, scratch: vec![partials] })
+    }
+}
 
 impl Op for GroupNorm {
     fn name(&self) -> &'static str {
@@ -94,46 +184,12 @@ impl Op for GroupNorm {
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
         let x = &inputs[0];
-        let (channels, quads, batches) = (x.channels(), x.quads(), x.shape[0]);
-        let slabs = Slabs::of(x);
-        let partials = slabs.partials(batches, channels);
-        let coefficients = TensorType::f32([batches, 3, channels]);
-        check_whole(self.name(), "moments", &partials, caps)?;
-
-        let invocations = |n: usize| fold_grid(n.div_ceil(64) as u64, caps.max_groups_per_axis);
-        let words = |params: &[usize]| params.iter().map(|v| *v as u32).collect::<Vec<_>>();
-        let mut dispatches =
-            slabs.moments(self.name(), (Operand::Input(0), x), (Operand::Scratch(0), 0), caps)?;
-        let mut params = words(&[channels, self.groups, slabs.batch_rows, slabs.rows, slabs.count]);
-        params.extend([(self.eps as f32).to_bits(), batches as u32]);
-        dispatches.push(Dispatch {
-            shader: Shader::new("group_norm_combine"),
-            binds: vec![
-                Bind::read(0, Operand::Scratch(0)),
-                Bind::read(1, Operand::Input(1)),
-                Bind::write(2, Operand::Scratch(1)),
-            ],
-            params,
-            grid: fold_grid((batches * self.groups) as u64, caps.max_groups_per_axis),
-        });
-        let apply = Shader::new("group_norm_apply").encoding("x", x.dtype).encoding("y", x.dtype);
-        for w in windows(self.name(), x, APPLY_ROWS, caps)? {
-            let window_slabs = w.batch_rows.div_ceil(APPLY_ROWS);
-            let extents = [channels, w.batch_rows, w.batches, w.first_row - w.bound_row];
-            let rest = [APPLY_ROWS, window_slabs, w.first_batch, usize::from(self.silu)];
-            dispatches.push(Dispatch {
-                shader: apply.clone(),
-                binds: vec![
-                    Bind::read(0, Operand::Input(0)).rows(x, w.bound_row, w.bound_rows()),
-                    Bind::read(1, Operand::Scratch(1)),
-                    Bind::read(2, Operand::Input(2)),
-                    Bind::write(3, Operand::Output).rows(x, w.bound_row, w.bound_rows()),
-                ],
-                params: words(&[&extents[..], &rest].concat()),
-                grid: invocations(w.batches * window_slabs * quads),
-            });
+        let mut variants = vec![self.in_slabs(x, caps)?];
+        let elements = x.shape.elements() / (x.shape[0] * self.groups).max(1);
+        if elements <= WHOLE_ELEMENTS && x.bytes() <= caps.max_binding_bytes {
+            variants.push(self.whole(x, caps));
         }
-        Ok(vec![Variant { name: "group_norm", dispatches, scratch: vec![partials, coefficients] }])
+        Ok(variants)
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
@@ -170,6 +226,10 @@ impl Op for GroupNorm {
             case(plain(1), DType::F32, &[1, 65, 3]),
             case(plain(8), DType::F32, &[1, 70, 70, 16]),
             case(plain(2), DType::F32, &[2, 301, 20]),
+            // Several slabs of several spans, and groups wider than a workgroup.
+            case(plain(32), DType::F32, &[2, 45, 47, 128]),
+            case(plain(2), DType::F32, &[2, 61, 600]),
+            case(plain(1), DType::F32, &[1, 70, 1100]),
             case(GroupNorm { silu: true, ..plain(3) }, DType::F32, &[2, 5, 5, 30]),
         ];
         cases.push(Case::new(plain(2), [f16([2, 9, 9, 20]), f32([20]), f32([20])]));
@@ -180,6 +240,10 @@ impl Op for GroupNorm {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+fn words(params: &[usize]) -> Vec<u32> {
+    params.iter().map(|v| *v as u32).collect()
 }
 
 /// `scale` and `bias`, one f32 for each channel of `x`.

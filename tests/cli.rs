@@ -298,6 +298,8 @@ fn files_that_cannot_be_used_are_refused() {
         (&["-m", "xl", "--refiner", "lora.safetensors"], 4, &["lora.safetensors", "LoRA"]),
         (&["-m", "xl", "--refiner", "vae-8"], 3, &["vae-8", "model_index.json"]),
         (&["--refiner", "refiner"], 2, &["--refiner", "8 latent channels", "4 at 1/8"]),
+        (&["-m", "model", "--refiner", "refiner"], 2, &["--refiner", "beside Stable Diffusion,", "XL"]),
+        (&["-m", "xl", "--refiner", "model"], 2, &["--refiner", "beside Stable Diffusion XL,"]),
         (&["-m", "xl", "--refiner-start", "0.5"], 2, &["--refiner-start", "--refiner beside it"]),
         (&["-m", "xl", "--refiner", "refiner", "--refiner-start", "1"], 2, &["--refiner-start", "found 1"]),
         (&["-m", "xl", "--vae", "vae-8"], 3, &["vae-8", "latent channels", "found 8"]),
@@ -585,6 +587,7 @@ fn a_checkpoint_is_described() {
         ("flux", "FluxPipeline"),
         ("xl-no-tokenizer", "tokenizer_2: xl-no-tokenizer: files: expected tokenizer_2/"),
         ("xl-one-encoder", "text_encoder_2: xl-one-encoder: files: expected text_encoder_2/"),
+        ("xl-other-numbers", "projection_class_embeddings_input_dim"),
         ("lora.safetensors", "a LoRA"),
         ("flux.safetensors", "FLUX.1"),
     ] {
@@ -596,6 +599,25 @@ fn a_checkpoint_is_described() {
     let inspection: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((&inspection["family"], &inspection["runnable"]), (&Value::Null, &false.into()));
     assert_eq!(inspection["parts"][0]["bytes"], 32);
+}
+
+#[test]
+fn a_recording_says_which_value_makes_no_sense() {
+    let folder = workplace();
+    for (key, value) in [
+        ("guidance_rescale", json!(2)),
+        ("refiner_start", json!(1)),
+        ("prediction_type", json!("sample")),
+        ("sampler", json!("unipc")),
+    ] {
+        let recording = folder.path().join(key);
+        copy_folder(&fixture("pipelines/sdxl_layout"), &recording);
+        change_json(&recording.join("euler/reference.json"), key, value);
+        let output = run(folder.path(), &["validate", "--reference", &format!("{key}/euler")]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{message}");
+        assert!(message.contains("reference.json") && message.contains(&format!("key '{key}'")), "{message}");
+    }
 }
 
 /// The program, with signals that end it even if this process was started with them ignored, as `nohup` does.

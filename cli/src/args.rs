@@ -375,7 +375,7 @@ fn parse_pair(text: &str) -> Result<[usize; 2], &'static str> {
     const LARGEST: usize = 65_536;
     let pair = text.split_once(['x', 'X']).and_then(|(a, b)| Some([a.parse().ok()?, b.parse().ok()?]));
     pair.filter(|pair| pair.iter().all(|n| *n <= LARGEST))
-        .ok_or("expected two whole numbers, such as 1024x768")
+        .ok_or("expected two whole numbers up to 65536, such as 1024x768")
 }
 
 fn parse_seed(text: &str) -> Result<i64, &'static str> {

@@ -3,7 +3,7 @@
 //! Source: `create_infotext` and `quote` of Forge's `modules/{processing,infotext_utils}.py`, as observable in its files.
 
 use engine::noise::RngKind;
-use engine::pipelines::Request;
+use engine::pipelines::{Request, Told};
 use engine::samplers::{Method, Schedule};
 
 /// The keyword of the text in a PNG.
@@ -56,6 +56,10 @@ impl Settings<'_> {
             fields.push(("Refiner", refiner.to_owned()));
             fields.push(("Refiner switch at", request.refiner_start.to_string()));
         }
+        if let Some(prediction) = request.prediction {
+            fields.push(("Prediction type", prediction.name().to_owned()));
+        }
+        fields.extend(told(&request.told));
         if request.guidance_rescale > 0.0 {
             fields.push(("Guidance rescale", request.guidance_rescale.to_string()));
         }
@@ -68,11 +72,29 @@ impl Settings<'_> {
             fields.iter().map(|(key, value)| format!("{key}: {}", quoted(value))).collect();
 
         let mut text = format!("{}\n", request.prompt);
-        if let Some(negative) = request.negative_prompt.as_ref().filter(|text| !text.is_empty()) {
+        // An empty one that somebody gave is not the same to models that were trained with zeros in its place.
+        if let Some(negative) = &request.negative_prompt {
             text.push_str(&format!("Negative prompt: {negative}\n"));
         }
         text + &fields.join(", ")
     }
+}
+
+/// What SDXL was told, where it is not what it is told by default.
+fn told(told: &Told) -> impl Iterator<Item = (&'static str, String)> {
+    let Told { original, crop_top, crop_left, target, aesthetic_score, negative_aesthetic_score } = told;
+    let default = Told::default();
+    let score = |score: f64, usual: f64| (score != usual).then(|| score.to_string());
+    let crop = (*crop_top, *crop_left) != (0, 0);
+    [
+        ("Original size", original.map(|size| size.to_string())),
+        ("Crop", crop.then(|| format!("{crop_top}x{crop_left}"))),
+        ("Target size", target.map(|size| size.to_string())),
+        ("Aesthetic score", score(*aesthetic_score, default.aesthetic_score)),
+        ("Negative aesthetic score", score(*negative_aesthetic_score, default.negative_aesthetic_score)),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
 }
 
 /// `value` as JSON if a reader would take a part of it for the next field.
@@ -87,7 +109,7 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use engine::noise::Seed;
-    use engine::pipelines::{GuidanceScale, Image, InitImage, PixelSize, Told};
+    use engine::pipelines::{GuidanceScale, Image, InitImage, PixelSize, PredictionType};
 
     use super::*;
 
@@ -140,6 +162,30 @@ mod tests {
             "a lighthouse, at dusk\nNegative prompt: blurry\nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, \
              CFG scale: 7.5, Seed: 42, Size: 512x768, Model: v1-5, Denoising strength: 0.6, RNG: NV, \
              Version: photogram 0.1.0"
+        );
+    }
+
+    #[test]
+    fn whatever_changes_the_picture_is_told() {
+        let request = Request {
+            negative_prompt: Some(String::new()),
+            prediction: Some(PredictionType::V),
+            told: Told {
+                original: Some(PixelSize { width: 100, height: 200 }),
+                crop_top: 3,
+                target: Some(PixelSize { width: 9, height: 8 }),
+                aesthetic_score: 7.5,
+                negative_aesthetic_score: 1.0,
+                ..Told::default()
+            },
+            ..request()
+        };
+        assert_eq!(
+            text(&request, "xl"),
+            "a lighthouse, at dusk\nNegative prompt: \nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, \
+             CFG scale: 7, Seed: 42, Size: 512x768, Model: xl, Prediction type: v_prediction, \
+             Original size: 100x200, Crop: 3x0, Target size: 9x8, Aesthetic score: 7.5, \
+             Negative aesthetic score: 1, RNG: CPU, Version: photogram 0.1.0"
         );
     }
 

@@ -209,7 +209,7 @@ fn read_request(config: &Config, folder: &Path) -> Result<Request, Error> {
         size,
         steps: config.require_count("steps", 1..=1_000_000)?,
         guidance: GuidanceScale(config.or("cfg_scale", 7.5)?),
-        guidance_rescale: config.or("guidance_rescale", 0.0)?,
+        guidance_rescale: share(config, "guidance_rescale", 0.0, |v| (0.0..=1.0).contains(v))?,
         seed: Seed(config.or::<usize>("seed", 0)? as u64),
         rng: RngKind::Cpu,
         sampler: Some(sampler),
@@ -217,8 +217,14 @@ fn read_request(config: &Config, folder: &Path) -> Result<Request, Error> {
         prediction,
         init,
         told: read_told(config)?,
-        refiner_start: config.or("refiner_start", Request::REFINER_START)?,
+        refiner_start: share(config, "refiner_start", Request::REFINER_START, |v| *v > 0.0 && *v < 1.0)?,
     })
+}
+
+/// The value of `key`, a part of a whole, or `default` if it is absent.
+fn share(config: &Config, key: &str, default: f64, is_valid: impl Fn(&f64) -> bool) -> Result<f64, Error> {
+    let value = config.or(key, default)?;
+    if is_valid(&value) { Ok(value) } else { Err(config.unsupported(key, "it is a part of 1").into()) }
 }
 
 fn read_told(config: &Config) -> Result<Told, Error> {

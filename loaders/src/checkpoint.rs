@@ -302,6 +302,11 @@ impl Checkpoint {
         }
     }
 
+    /// The same tensors of what messages call `label`.
+    pub fn labelled(self, label: impl Into<String>) -> Self {
+        Self { label: label.into(), ..self }
+    }
+
     /// The same tensors by other names; `rename` gives `None` for a tensor to leave out.
     ///
     /// # Errors  [`Error::Malformed`] if two tensors get one name

@@ -183,6 +183,9 @@ pub trait FromJson: Sized {
     /// What a message calls the type.
     const EXPECTED: &'static str;
 
+    /// What a message calls several.
+    const EXPECTED_ITEMS: &'static str = "an array";
+
     /// The value, if `json` has this type.
     fn from_json(json: &Value) -> Option<Self>;
 }
@@ -221,6 +224,7 @@ impl FromJson for i64 {
 
 impl FromJson for usize {
     const EXPECTED: &'static str = "a whole number, not negative";
+    const EXPECTED_ITEMS: &'static str = "an array of whole numbers, not negative";
 
     fn from_json(json: &Value) -> Option<Self> {
         json.as_u64().and_then(|number| Self::try_from(number).ok())
@@ -228,7 +232,7 @@ impl FromJson for usize {
 }
 
 impl<T: FromJson> FromJson for Vec<T> {
-    const EXPECTED: &'static str = "an array";
+    const EXPECTED: &'static str = T::EXPECTED_ITEMS;
 
     fn from_json(json: &Value) -> Option<Self> {
         json.as_array()?.iter().map(T::from_json).collect()

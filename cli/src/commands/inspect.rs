@@ -48,7 +48,11 @@ fn described(inspection: &Inspection) -> String {
             .to_owned(),
         ]
     }));
-    let mut text = format!("{layout}, {}\n\n{}\n", one_line(family), table(&rows));
+    let training = inspection.training.map_or_else(String::new, |training| {
+        let snr = if training.zero_terminal_snr { ", zero terminal SNR" } else { "" };
+        format!(", predicts {}{snr}", training.prediction.name())
+    });
+    let mut text = format!("{layout}, {}{training}\n\n{}\n", one_line(family), table(&rows));
     for part in &inspection.parts {
         if let Some(problem) = &part.problem {
             text.push_str(&format!("{}: {}\n", part.name, one_line(&problem.to_string())));
@@ -77,6 +81,8 @@ fn as_json(inspection: &Inspection) -> Value {
             Layout::SingleFile => "single file",
         },
         "family": inspection.family,
+        "prediction_type": inspection.training.map(|training| training.prediction.name()),
+        "zero_terminal_snr": inspection.training.map(|training| training.zero_terminal_snr),
         "runnable": inspection.is_runnable(),
         "problem": inspection.problem.as_ref().map(ToString::to_string),
         "parts": inspection.parts.iter().map(part_as_json).collect::<Vec<_>>(),

@@ -8,9 +8,9 @@ use loaders::safetensors::Limits;
 use loaders::{Checkpoint, DiffusersFolder, EncodingTotal, Folder, Prefer, Tokenizer};
 
 use super::denoiser::{DenoiserShape, build_denoiser};
-use super::model::{Family, TextPart};
+use super::model::{Family, Model, Precision, TextPart};
 use super::presets::Preset;
-use super::single_file;
+use super::single_file::{self, Training};
 use crate::error::Error;
 use crate::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
 use crate::samplers::Method;
@@ -31,9 +31,11 @@ pub struct Inspection {
     pub layout: Layout,
     /// Its family, if its tensors or its index give one away.
     pub family: Option<String>,
+    /// How a single file's model was trained, as far as its tensors and its header tell; a folder's scheduler says it.
+    pub training: Option<Training>,
     /// Its parts.
     pub parts: Vec<PartReport>,
-    /// Why it cannot be run although all that its parts need is there: another family.
+    /// Why it cannot be run although all that its parts need is there: another family, parts that do not belong together.
     pub problem: Option<Error>,
 }
 
@@ -92,11 +94,16 @@ impl PartReport {
 /// # Errors
 /// [`Error::Load`] if there is nothing at `path` that can be looked at.
 pub async fn inspect(path: &Path) -> Result<Inspection, Error> {
-    if path.is_dir() {
-        return inspect_folder(Folder::on_disk(path)?).await;
+    let mut inspection = if path.is_dir() {
+        inspect_folder(Folder::on_disk(path)?).await?
+    } else {
+        inspect_file(&Checkpoint::open(path, &Limits::default()).await?).await?
+    };
+    if inspection.is_runnable() {
+        // Whole parts may still not belong together.
+        inspection.problem = Model::open(path, None, Precision::Auto).await.err();
     }
-    let file = Checkpoint::open(path, &Limits::default()).await?;
-    Ok(inspect_file(&file))
+    Ok(inspection)
 }
 
 async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
@@ -122,6 +129,7 @@ async fn inspect_folder(folder: Folder) -> Result<Inspection, Error> {
     Ok(Inspection {
         layout: Layout::DiffusersFolder,
         family: Some(folder.class().to_owned()),
+        training: None,
         parts,
         problem,
     })
@@ -191,19 +199,20 @@ async fn check_network(
     }
 }
 
-fn inspect_file(file: &Checkpoint) -> Inspection {
+async fn inspect_file(file: &Checkpoint) -> Result<Inspection, Error> {
     let kind = single_file::family(file);
     let family = kind.map(|kind| kind.name().to_owned());
     let known = match single_file::require_family(file) {
         Ok(known) => known,
         Err(error) => {
             let parts = vec![PartReport::unused("all", file.encodings())];
-            return Inspection { layout: Layout::SingleFile, family, parts, problem: Some(error.into()) };
+            let problem = Some(error.into());
+            return Ok(Inspection { layout: Layout::SingleFile, family, training: None, parts, problem });
         }
     };
     let preset = Preset::of(known);
     let mut parts = Vec::new();
-    let mut taken = HashSet::new();
+    let mut taken: HashSet<String> = single_file::FLAGS.map(str::to_owned).into();
     let mut report = |name: &str, found: Result<Checkpoint, loaders::Error>, check: &CheckPart<'_>| {
         let part = PartReport::new(name);
         parts.push(match found {
@@ -225,7 +234,9 @@ fn inspect_file(file: &Checkpoint) -> Inspection {
         Ok(encodings) if !encodings.is_empty() => parts.push(PartReport::unused("other tensors", encodings)),
         _ => (),
     }
-    Inspection { layout: Layout::SingleFile, family, parts, problem: None }
+    // Without the tensor that it is told from, the UNet has a problem of its own.
+    let training = single_file::training(file, known).await.ok();
+    Ok(Inspection { layout: Layout::SingleFile, family, training, parts, problem: None })
 }
 
 /// Whether a part has what its network needs.

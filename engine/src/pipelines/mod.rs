@@ -27,4 +27,5 @@ pub use picture::{Image, PixelSize};
 pub use pipeline::Pipeline;
 pub use request::{GuidanceScale, InitImage, PredictionType, Request, Told};
 pub use run::{NoiseSource, Progress, Run};
+pub use single_file::Training;
 pub use stats::Stats;

@@ -69,6 +69,15 @@ impl Family {
         }
     }
 
+    /// Its name, as users know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::StableDiffusion => "Stable Diffusion",
+            Family::StableDiffusionXl => "Stable Diffusion XL",
+            Family::StableDiffusionXlRefiner => "a refiner of Stable Diffusion XL",
+        }
+    }
+
     /// The text encoders, in the order in which their contexts stand side by side.
     pub(super) fn text_parts(self) -> &'static [TextPart] {
         const ONLY: TextPart = TextPart {
@@ -255,6 +264,10 @@ impl Model {
             let expected = format!("{} latent channels at 1/{}", base.latent_channels, base.downscale());
             let found = format!("{} at 1/{}", other.latent_channels, other.downscale());
             return Err(Error::usage("--refiner", format!("a model with {expected}"), found));
+        }
+        if (self.family == Family::StableDiffusion) != (refiner.family == Family::StableDiffusion) {
+            let (expected, found) = (self.family.name(), refiner.family.name());
+            return Err(Error::usage("--refiner", format!("a model beside {expected}"), found));
         }
         if self.family == Family::StableDiffusionXlRefiner {
             return Err(Error::usage("--model", "the base model of --refiner", "a refiner"));

@@ -11,7 +11,8 @@ use loaders::terminal::escaped;
 use loaders::{Checkpoint, Error};
 
 pub(super) use family::{Family, family, require_family};
-pub(super) use training::{Training, training};
+pub use training::Training;
+pub(super) use training::{FLAGS, training};
 
 use names::{open_clip_names, unet_name, vae_name};
 
@@ -60,7 +61,8 @@ impl Part {
             let expected = format!("tensors named '{}...'", self.prefix.trim_end_matches('.'));
             return Err(Error::malformed(file.label(), self.role, expected, "none"));
         }
-        Ok(part)
+        // A tensor that is missing has no name in the file: messages have the one that was looked for.
+        Ok(part.labelled(format!("{}: {}, names as in diffusers", file.label(), self.role)))
     }
 }
 

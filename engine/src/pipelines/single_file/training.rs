@@ -8,12 +8,15 @@ use crate::weights::values;
 
 /// What decides how a model's predictions are read, where no scheduler_config.json says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::pipelines) struct Training {
+pub struct Training {
     /// What the denoiser's output means.
-    pub(in crate::pipelines) prediction: PredictionType,
+    pub prediction: PredictionType,
     /// Whether the last timestep is pure noise: the betas are rescaled to a terminal signal-to-noise ratio of zero.
-    pub(in crate::pipelines) zero_terminal_snr: bool,
+    pub zero_terminal_snr: bool,
 }
+
+/// Tensors whose presence alone says something: velocities are predicted; the last timestep is pure noise.
+pub(in crate::pipelines) const FLAGS: [&str; 2] = ["v_pred", "ztsnr"];
 
 /// A norm of the denoiser's last transformer, below [`UNET_PREFIX`].
 const NORM: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
@@ -40,8 +43,9 @@ const MOST_FEATURES: usize = 1 << 16;
 ///   set the flags, tools that read SD 2.x go by the spread of this bias, which is wide in the velocity models alone. diffusers
 ///   goes by `global_step`, which few safetensors files have.
 pub(in crate::pipelines) async fn training(file: &Checkpoint, family: Family) -> Result<Training, Error> {
+    let [is_v, is_zero_snr] = FLAGS.map(|flag| file.get(flag).is_some());
     let predicts_v = match (family, file.metadata().get(METADATA).map(String::as_str)) {
-        _ if file.get("v_pred").is_some() => true,
+        _ if is_v => true,
         (_, Some("v" | "v_prediction")) => true,
         (_, Some("epsilon")) => false,
         (Family::StableDiffusion2, _) => spread(file, &format!("{UNET_PREFIX}{NORM}")).await? > V_SPREAD,
@@ -49,7 +53,7 @@ pub(in crate::pipelines) async fn training(file: &Checkpoint, family: Family) ->
     };
     Ok(Training {
         prediction: if predicts_v { PredictionType::V } else { PredictionType::Epsilon },
-        zero_terminal_snr: file.get("ztsnr").is_some(),
+        zero_terminal_snr: is_zero_snr,
     })
 }
 

@@ -75,6 +75,7 @@ fn request(steps: usize) -> Request {
         rng: RngKind::Cpu,
         sampler: None,
         schedule: None,
+        spacing: None,
         prediction: None,
         init: None,
         told: Told::default(),

@@ -132,13 +132,14 @@ fn workplace() -> TempDir {
     broken("flux");
     std::fs::write(path("flux/model_index.json"), r#"{"_class_name": "FluxPipeline"}"#).expect("written");
     let xl = fixture("pipelines/sdxl_layout/model");
-    for name in ["xl", "xl-no-tokenizer", "xl-one-encoder", "xl-other-numbers"] {
+    for name in ["xl", "xl-no-tokenizer", "xl-one-encoder", "xl-other-numbers", "xl-short-prompt"] {
         copy_folder(&xl, &path(name));
     }
     copy_folder(&fixture("pipelines/sdxl_refiner/model"), &path("refiner"));
     std::fs::remove_dir_all(path("xl-no-tokenizer/tokenizer_2")).expect("removed");
     std::fs::remove_dir_all(path("xl-one-encoder/text_encoder_2")).expect("removed");
     change_json(&path("xl-other-numbers/model_index.json"), "requires_aesthetics_score", true.into());
+    change_json(&path("xl-short-prompt/tokenizer_2/tokenizer_config.json"), "model_max_length", 12.into());
     copy_folder(&fixture("pipelines/latent_8/model/vae"), &path("vae-8"));
     broken("unknown-scheduler");
     let scheduler = path("unknown-scheduler/scheduler/scheduler_config.json");
@@ -293,6 +294,7 @@ fn files_that_cannot_be_used_are_refused() {
         (&["-m", "xl-no-tokenizer"], 3, &["xl-no-tokenizer", "tokenizer_2/"]),
         (&["-m", "xl-one-encoder"], 3, &["xl-one-encoder", "text_encoder_2/"]),
         (&["-m", "xl-other-numbers"], 3, &["projection_class_embeddings_input_dim", "expected 60, found 68"]),
+        (&["-m", "xl-short-prompt"], 3, &["tokens of a prompt to text_encoder_2", "found 12"]),
         (&["-m", "refiner"], 2, &["--model", "--refiner"]),
         (&["-m", "refiner", "--refiner", "refiner"], 2, &["--model", "a refiner"]),
         (&["-m", "xl", "--refiner", "lora.safetensors"], 4, &["lora.safetensors", "LoRA"]),
@@ -521,7 +523,7 @@ fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
     let weights = path("overflows/vae/diffusion_pytorch_model.safetensors");
     edit(&weights, |parts| parts.fill("decoder.conv_in.weight", 0x7b));
     for (model, says) in [
-        ("careful", Some("its configuration says that f16 overflows in it (force_upcast)")),
+        ("careful", Some("models of its kind overflow f16 (force_upcast")),
         ("fits", None),
         ("overflows", Some("left f16's range: it runs in f32 from here on")),
     ] {

@@ -186,6 +186,7 @@ fn request(sampler: &str, seed: u64) -> Request {
         rng: RngKind::Cpu,
         sampler: Some(Method::from_name(sampler).expect("a sampler of ours")),
         schedule: None,
+        spacing: None,
         prediction: None,
         init: None,
         told: Told::default(),

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use engine::device::AdapterChoice;
-use engine::samplers::{Method, Schedule};
+use engine::samplers::{Method, Schedule, Spacing};
 
 use crate::failure::{Code, Failure, one_line};
-use crate::sampler_names::{parse_sampler, parse_schedule};
+use crate::sampler_names::{parse_sampler, parse_schedule, parse_spacing};
 
 /// Text to image on any GPU.
 ///
@@ -158,6 +158,11 @@ pub(crate) struct GenerateArgs {
     #[arg(long, alias = "scheduler", value_name = "NAME", help_heading = "Sampling")]
     #[arg(value_parser = parse_schedule)]
     pub(crate) schedule: Option<Schedule>,
+
+    /// Timesteps that are visited: leading, trailing or linspace; trailing for Turbo models [default: the model's own]
+    #[arg(long, value_name = "NAME", help_heading = "Sampling")]
+    #[arg(value_parser = parse_spacing)]
+    pub(crate) timestep_spacing: Option<Spacing>,
 
     /// Whose noise: cpu as diffusers and ComfyUI draw it, or cuda as the A1111 web UI does
     #[arg(long, value_enum, default_value_t, help_heading = "Sampling", hide_possible_values = true)]

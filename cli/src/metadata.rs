@@ -56,6 +56,9 @@ impl Settings<'_> {
             fields.push(("Refiner", refiner.to_owned()));
             fields.push(("Refiner switch at", request.refiner_start.to_string()));
         }
+        if let Some(spacing) = request.spacing {
+            fields.push(("Timestep spacing", spacing.name().to_owned()));
+        }
         if let Some(prediction) = request.prediction {
             fields.push(("Prediction type", prediction.name().to_owned()));
         }
@@ -88,7 +91,7 @@ fn told(told: &Told) -> impl Iterator<Item = (&'static str, String)> {
     let crop = (*crop_top, *crop_left) != (0, 0);
     [
         ("Original size", original.map(|size| size.to_string())),
-        ("Crop", crop.then(|| format!("{crop_top}x{crop_left}"))),
+        ("Crop", crop.then(|| format!("{crop_left}x{crop_top}"))),
         ("Target size", target.map(|size| size.to_string())),
         ("Aesthetic score", score(*aesthetic_score, default.aesthetic_score)),
         ("Negative aesthetic score", score(*negative_aesthetic_score, default.negative_aesthetic_score)),
@@ -110,6 +113,7 @@ fn quoted(value: &str) -> String {
 mod tests {
     use engine::noise::Seed;
     use engine::pipelines::{GuidanceScale, Image, InitImage, PixelSize, PredictionType};
+    use engine::samplers::Spacing;
 
     use super::*;
 
@@ -125,6 +129,7 @@ mod tests {
             rng: RngKind::Cpu,
             sampler: None,
             schedule: None,
+            spacing: None,
             prediction: None,
             init: None,
             told: Told::default(),
@@ -169,6 +174,7 @@ mod tests {
     fn whatever_changes_the_picture_is_told() {
         let request = Request {
             negative_prompt: Some(String::new()),
+            spacing: Some(Spacing::Trailing),
             prediction: Some(PredictionType::V),
             told: Told {
                 original: Some(PixelSize { width: 100, height: 200 }),
@@ -183,8 +189,9 @@ mod tests {
         assert_eq!(
             text(&request, "xl"),
             "a lighthouse, at dusk\nNegative prompt: \nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, \
-             CFG scale: 7, Seed: 42, Size: 512x768, Model: xl, Prediction type: v_prediction, \
-             Original size: 100x200, Crop: 3x0, Target size: 9x8, Aesthetic score: 7.5, \
+             CFG scale: 7, Seed: 42, Size: 512x768, Model: xl, Timestep spacing: trailing, \
+             Prediction type: v_prediction, \
+             Original size: 100x200, Crop: 0x3, Target size: 9x8, Aesthetic score: 7.5, \
              Negative aesthetic score: 1, RNG: CPU, Version: photogram 0.1.0"
         );
     }

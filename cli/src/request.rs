@@ -77,6 +77,7 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
         },
         sampler: args.sampler,
         schedule: args.schedule,
+        spacing: args.timestep_spacing,
         prediction: args.prediction.map(|prediction| match prediction {
             PredictionArg::Eps => PredictionType::Epsilon,
             PredictionArg::V => PredictionType::V,

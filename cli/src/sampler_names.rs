@@ -1,6 +1,6 @@
 //! Samplers and schedules by the names that other programs gave them.
 
-use engine::samplers::{Method, Schedule};
+use engine::samplers::{Method, Schedule, Spacing};
 
 /// The sampler that `text` names: photogram's own name, the A1111 web UI's or diffusers' class, however it is spelled.
 pub(crate) fn parse_sampler(text: &str) -> Result<&'static Method, String> {
@@ -19,6 +19,13 @@ pub(crate) fn parse_sampler(text: &str) -> Result<&'static Method, String> {
 pub(crate) fn parse_schedule(text: &str) -> Result<Schedule, String> {
     let found = Schedule::ALL.iter().find(|schedule| schedule.name() == text.to_lowercase());
     let names: Vec<&str> = Schedule::ALL.iter().map(|schedule| schedule.name()).collect();
+    found.copied().ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+/// The spacing of timesteps that `text` names, in any case.
+pub(crate) fn parse_spacing(text: &str) -> Result<Spacing, String> {
+    let found = Spacing::ALL.iter().find(|spacing| spacing.name() == text.to_lowercase());
+    let names: Vec<&str> = Spacing::ALL.iter().map(|spacing| spacing.name()).collect();
     found.copied().ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
@@ -56,5 +63,7 @@ mod tests {
         }
         assert_eq!(parse_schedule("cosine").unwrap_err(), "expected one of discrete, karras");
         assert_eq!(parse_schedule("KARRAS"), Ok(Schedule::Karras));
+        assert_eq!(parse_spacing("last").unwrap_err(), "expected one of leading, trailing, linspace");
+        assert_eq!(parse_spacing("Trailing"), Ok(Spacing::Trailing));
     }
 }

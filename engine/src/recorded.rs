@@ -18,7 +18,7 @@ use crate::pipelines::{
     GuidanceScale, Image, InitImage, Model, NoiseSource, Pipeline, PixelSize, Precision, PredictionType,
     Request, Told,
 };
-use crate::samplers::{Method, Schedule};
+use crate::samplers::{Method, Schedule, Spacing};
 
 /// Parameters of a denoiser from which [`Class::LargeNetwork`] applies.
 const LARGE: u64 = 100_000_000;
@@ -186,6 +186,13 @@ fn read_request(config: &Config, folder: &Path) -> Result<Request, Error> {
     let sampler = Method::from_name(&sampler).map_err(|_| config.unsupported("sampler", ""))?;
     let schedule = config.or("schedule", "discrete".to_owned())?;
     let schedule = Schedule::ALL.iter().copied().find(|s| s.name() == schedule);
+    let spacing = match config.get::<String>("timestep_spacing")? {
+        None => None,
+        Some(name) => {
+            let known = Spacing::ALL.into_iter().find(|spacing| spacing.name() == name);
+            Some(known.ok_or_else(|| config.unsupported("timestep_spacing", ""))?)
+        }
+    };
     let prediction = match config.get::<String>("prediction_type")?.as_deref() {
         None => None,
         Some("epsilon") => Some(PredictionType::Epsilon),
@@ -214,6 +221,7 @@ fn read_request(config: &Config, folder: &Path) -> Result<Request, Error> {
         rng: RngKind::Cpu,
         sampler: Some(sampler),
         schedule: Some(schedule.ok_or_else(|| config.unsupported("schedule", ""))?),
+        spacing,
         prediction,
         init,
         told: read_told(config)?,

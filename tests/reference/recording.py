@@ -284,11 +284,22 @@ def record(
     return tensors
 
 
-def write(folder: pathlib.Path, model: str, run: Run, prediction_type: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Write reference.json and reference.safetensors; `model` is relative to `folder`."""
+def write(
+    folder: pathlib.Path,
+    model: str,
+    run: Run,
+    prediction_type: str,
+    tensors: dict[str, torch.Tensor],
+    timestep_spacing: str | None = None,
+) -> None:
+    """Write reference.json and reference.safetensors; `model` is relative to `folder`.
+
+    `timestep_spacing` is what the run had, where the model's files do not say it."""
     folder.mkdir(parents=True, exist_ok=True)
     given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
     document = {"model": model, **given, "prediction_type": prediction_type}
+    if timestep_spacing is not None:
+        document["timestep_spacing"] = timestep_spacing
     (folder / "reference.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     save_file({name: tensor.float().contiguous() for name, tensor in tensors.items()}, folder / "reference.safetensors")
 

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     ));
     if pipeline.dtype() == DType::F16 && pipeline.vae_dtype() == DType::F32 {
         report.note(
-            "the autoencoder runs in f32: its configuration says that f16 overflows in it (force_upcast)",
+            "the autoencoder runs in f32: models of its kind overflow f16 (force_upcast, which is on where nothing says no)",
         );
     }
     let seconds = Seconds { load: started.elapsed() - encode, encode, ..Seconds::default() };

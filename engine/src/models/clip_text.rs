@@ -86,7 +86,7 @@ impl ClipTextConfig {
             layers: 23,
             heads: 16,
             activation: Activation::Gelu,
-            projection: 1024,
+            projection: 512,
             ..Self::clip_vit_large()
         }
     }

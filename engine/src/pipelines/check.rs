@@ -3,7 +3,7 @@
 use super::model::{Family, Model};
 use super::request::{PredictionType, Request};
 use crate::error::Error;
-use crate::samplers::{self, Method, Step, Trajectory};
+use crate::samplers::{self, Method, Spacing, Step, Trajectory};
 
 /// What a request comes to with a model.
 #[derive(Clone, Debug)]
@@ -58,13 +58,13 @@ impl Model {
                     denoising_start: Some(request.refiner_start),
                     ..samplers::Request::whole(request.steps)
                 };
-                Some(refiner.plan(method, None, &rest)?)
+                Some(refiner.plan(method, request.spacing, None, &rest)?)
             }
             None => None,
         };
         Ok(Planned {
             method,
-            trajectory: self.plan(method, request.prediction, &asked)?,
+            trajectory: self.plan(method, request.spacing, request.prediction, &asked)?,
             refinement,
             latent_shape: [
                 self.vae.config.latent_channels,
@@ -77,10 +77,14 @@ impl Model {
     fn plan(
         &self,
         method: &Method,
+        spacing: Option<Spacing>,
         prediction: Option<PredictionType>,
         asked: &samplers::Request,
     ) -> Result<Trajectory, Error> {
         let mut keys = self.scheduler.keys.clone();
+        if let Some(spacing) = spacing {
+            keys.insert(Spacing::KEY.to_owned(), spacing.name().into());
+        }
         if let Some(prediction) = prediction {
             keys.insert("prediction_type".to_owned(), prediction.name().into());
         }

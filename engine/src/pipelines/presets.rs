@@ -146,6 +146,81 @@ mod tests {
         FileFamily::StableDiffusionXlRefiner,
     ];
 
+    fn config(values: Value) -> loaders::Config {
+        let source = loaders::BytesSource::new("config.json", values.to_string().into_bytes());
+        pollster::block_on(loaders::Config::read(&source)).expect("an object")
+    }
+
+    /// As the published folders have it, without what only says what the class's default is; their `eos_token_id` of 2 means
+    /// the token with the highest number.
+    #[test]
+    fn presets_are_the_published_configurations() {
+        let (down, up) = (["DownBlock2D", "CrossAttnDownBlock2D"], ["UpBlock2D", "CrossAttnUpBlock2D"]);
+        let levels = |types: [&str; 2], attention: &[usize]| -> Value {
+            attention.iter().map(|i| types[*i]).collect::<Vec<_>>().into()
+        };
+        let sd1 = json!({
+            "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8,
+            "block_out_channels": [320, 640, 1280, 1280],
+            "down_block_types": levels(down, &[1, 1, 1, 0]), "up_block_types": levels(up, &[0, 1, 1, 1]),
+        });
+        let sd2 = json!({
+            "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
+            "block_out_channels": [320, 640, 1280, 1280], "use_linear_projection": true, "upcast_attention": true,
+            "down_block_types": levels(down, &[1, 1, 1, 0]), "up_block_types": levels(up, &[0, 1, 1, 1]),
+        });
+        let xl = json!({
+            "sample_size": 128, "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
+            "block_out_channels": [320, 640, 1280], "transformer_layers_per_block": [1, 2, 10],
+            "use_linear_projection": true, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+            "down_block_types": levels(down, &[0, 1, 1]), "up_block_types": levels(up, &[1, 1, 0]),
+        });
+        let refiner = json!({
+            "sample_size": 128, "cross_attention_dim": 1280, "attention_head_dim": [6, 12, 24, 24],
+            "block_out_channels": [384, 768, 1536, 1536], "transformer_layers_per_block": 4,
+            "use_linear_projection": true, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2560,
+            "down_block_types": levels(down, &[0, 1, 1, 0]), "up_block_types": levels(up, &[0, 1, 1, 0]),
+        });
+        let text = |width: usize, heads: usize, layers: usize, projection: usize, activation: &str| {
+            json!({
+                "hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads,
+                "num_hidden_layers": layers, "projection_dim": projection, "hidden_act": activation,
+                "vocab_size": 49408, "max_position_embeddings": 77, "layer_norm_eps": 1e-5, "eos_token_id": 49407,
+            })
+        };
+        let vit_l = || text(768, 12, 12, 768, "quick_gelu");
+        let (vit_h, big_g) = (text(1024, 16, 23, 512, "gelu"), || text(1280, 20, 32, 1280, "gelu"));
+        let vae = |scaling: f64| {
+            let blocks = |word: &str| vec![format!("{word}EncoderBlock2D"); 4];
+            json!({
+                "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
+                "norm_num_groups": 32, "scaling_factor": scaling, "force_upcast": true,
+                "down_block_types": blocks("Down"),
+                "up_block_types": blocks("Up").iter().map(|t| t.replace("Encoder", "Decoder")).collect::<Vec<_>>(),
+            })
+        };
+        // UNet, VAE, text encoders with whether `!` pads, whether zeros stand for no prompt, numbers.
+        let published = [
+            (sd1, vae(0.18215), vec![(vit_l(), false)], false, None),
+            (sd2, vae(0.18215), vec![(vit_h, true)], false, None),
+            (xl, vae(0.13025), vec![(vit_l(), false), (big_g(), true)], true, Some(AddedNumbers::Sizes)),
+            (refiner, vae(0.13025), vec![(big_g(), true)], false, Some(AddedNumbers::Score)),
+        ];
+        for (file, (unet, vae, text, zeros, added)) in FAMILIES.into_iter().zip(published) {
+            let preset = Preset::of(file);
+            assert_eq!(UNetConfig::read(&config(unet)).expect("sound"), preset.unet, "{file:?}");
+            assert_eq!(VaeKlConfig::read(&config(vae)).expect("sound"), preset.vae, "{file:?}");
+            assert_eq!(preset.text.len(), text.len(), "{file:?}");
+            for ((text, pads), preset) in text.into_iter().zip(preset.text) {
+                assert_eq!(ClipTextConfig::read(&config(text)).expect("sound"), preset.config, "{file:?}");
+                assert_eq!(pads, preset.pads_with_zero, "{file:?}");
+            }
+            assert_eq!((preset.zeros_for_no_prompt, preset.added), (zeros, added), "{file:?}");
+        }
+    }
+
     #[test]
     fn the_parts_of_a_preset_fit_together() {
         for file in FAMILIES {

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::noise::{RngKind, Seed};
-use crate::samplers::{Method, Schedule};
+use crate::samplers::{Method, Schedule, Spacing};
 
 use super::picture::{Image, PixelSize};
 
@@ -101,6 +101,9 @@ pub struct Request {
     pub sampler: Option<&'static Method>,
     /// Noise schedule; the model's own if `None`.
     pub schedule: Option<Schedule>,
+    /// Which timesteps are visited; as the model's scheduler says if `None`. Single files do not say it, and models for few
+    /// steps need [`Spacing::Trailing`].
+    pub spacing: Option<Spacing>,
     /// What the denoiser's output means; as the model's scheduler says if `None`.
     pub prediction: Option<PredictionType>,
     /// A picture to start from.

@@ -29,7 +29,8 @@ use noise_schedule::{NoiseSchedule, read_n_train};
 use prediction::Prediction;
 pub use request::{Request, Schedule};
 use sigmas::SigmaTable;
-use spacing::{Range, Spacing};
+use spacing::Range;
+pub use spacing::Spacing;
 pub use trajectory::{Combination, Operand, Sigma, Start, Step, Store, Term, Timestep, Trajectory};
 
 /// A sampling method.

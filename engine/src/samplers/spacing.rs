@@ -6,7 +6,7 @@ use super::{Config, SamplerError};
 
 /// How timesteps are spread over the training schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spacing {
+pub enum Spacing {
     /// From 0 upwards by a whole stride: the noisiest timesteps are not visited.
     Leading,
     /// From the end downwards by a fractional stride: 0 is not visited.
@@ -27,9 +27,23 @@ pub(super) struct Range {
 }
 
 impl Spacing {
+    /// The key of a scheduler's configuration that says it.
+    pub(crate) const KEY: &'static str = "timestep_spacing";
+
+    /// Every spacing.
+    pub const ALL: [Self; 3] = [Self::Leading, Self::Trailing, Self::Linspace];
+
+    /// Its name in scheduler_config.json.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+            Self::Linspace => "linspace",
+        }
+    }
+
     pub(super) fn read(config: &Config, default: Self) -> Result<Self, SamplerError> {
-        let words = [("leading", Self::Leading), ("trailing", Self::Trailing), ("linspace", Self::Linspace)];
-        config.choice("timestep_spacing", default, &words)
+        config.choice(Self::KEY, default, &Self::ALL.map(|spacing| (spacing.name(), spacing)))
     }
 
     /// `steps` timesteps, the highest first; only `linspace` may give fractions.

@@ -105,25 +105,16 @@ pub(super) fn vae_from(file: &Checkpoint) -> Result<Checkpoint, Error> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::pin::pin;
     use std::sync::Arc;
-    use std::task::{Context, Poll, Waker};
 
     use loaders::BytesSource;
     use loaders::safetensors::{Data, Limits, Tensor, to_bytes};
+    use pollster::block_on;
 
     use super::*;
     use crate::pipelines::request::PredictionType;
     use family::Kind;
     use training::Training;
-
-    /// What a future of this crate's loaders gives: a source in memory never waits.
-    fn ready<T>(future: impl Future<Output = T>) -> T {
-        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => value,
-            Poll::Pending => panic!("a source in memory waits"),
-        }
-    }
 
     type Tensors<'a> = Vec<(&'a str, Vec<f32>, Vec<usize>)>;
 
@@ -138,7 +129,7 @@ mod tests {
             .collect();
         let bytes = to_bytes(&tensors, metadata).expect("sound tensors");
         let source = Arc::new(BytesSource::new("m.safetensors", bytes));
-        ready(Checkpoint::from_source(source, &Limits::default())).expect("a sound file")
+        block_on(Checkpoint::from_source(source, &Limits::default())).expect("a sound file")
     }
 
     /// A file of zeros.
@@ -404,7 +395,7 @@ mod tests {
     #[test]
     fn what_is_predicted_is_told_by_flags_and_by_the_spread_of_a_norm() {
         const NORM: &str = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
-        let training_of = |family, tensors: Tensors<'_>| ready(training(&file_of(&tensors), family));
+        let training_of = |family, tensors: Tensors<'_>| block_on(training(&file_of(&tensors), family));
         let flag = |name| (name, Vec::new(), vec![0]);
         // Standard deviation: half the distance.
         let norm = |distance: f32| (NORM, vec![3.0, 3.0 + distance, 3.0, 3.0 + distance], vec![4]);
@@ -433,7 +424,7 @@ mod tests {
             (Family::StableDiffusionXl, vec![], "x\u{1b}", epsilon),
         ] {
             let metadata = [("modelspec.prediction_type".to_owned(), word.to_owned())].into();
-            let found = ready(training(&file_with(&tensors, &metadata), family));
+            let found = block_on(training(&file_with(&tensors, &metadata), family));
             let found = found.unwrap_or_else(|e| panic!("{family:?} {tensors:?} {word}: {e}"));
             assert_eq!(found.prediction, prediction, "{family:?} {tensors:?} {word}");
         }

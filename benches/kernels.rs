@@ -86,7 +86,7 @@ fn cases() -> Vec<Case> {
     let f16 = |shape: Vec<usize>| TensorType::new(DType::F16, shape);
     let same = Conv2d { stride: [1, 1], padding: [1; 4], epilogue: Epilogue::bias() };
     let halving = Conv2d { stride: [2, 2], ..same.clone() };
-    let linear = MatMul { epilogue: Epilogue::bias() };
+    let linear = MatMul::new(Epilogue::bias());
     let attention = |heads| Attention { heads, kv_heads: heads, causal: false, scale: None };
     let norm = GroupNorm { groups: 32, eps: 1e-5, silu: true };
     vec![

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use engine::graph::{Graph, Rate, Source, ValueId, fuse};
+use engine::graph::{Graph, Rate, Source, Value, ValueId, fuse};
 use engine::models::{
     ClipText, ClipTextConfig, HiddenState, TextOutputs, UNet, UNetConfig, VaeKl, VaeKlConfig,
 };
@@ -17,7 +17,7 @@ use photogram_tests::{fixture, stable_diffusion_1};
 use pollster::block_on;
 
 /// Dispatches of one evaluation of Stable Diffusion 1's denoiser; PyTorch launches 1,143 kernels.
-const MOST_DISPATCHES: usize = 600;
+const MOST_DISPATCHES: usize = 400;
 
 #[test]
 fn the_headers_are_those_of_stable_diffusion_1() {
@@ -33,9 +33,11 @@ fn a_guided_evaluation_of_stable_diffusion_1_takes_few_dispatches() {
             let plan = planned(&stable_diffusion_1_denoiser(64, dtype), &caps);
             let [load, prompt, step] = RATES.map(|rate| plan.dispatches(rate));
             println!("{adapter} {dtype}: {step} dispatches a step, {prompt} a prompt, {load} at load");
-            assert!(load + prompt + step <= MOST_DISPATCHES, "{adapter} {dtype}");
-            let text_keys_and_values = 2 * 16;
-            assert!(prompt >= text_keys_and_values, "keys and values of the text wait for a step");
+            assert!(step <= MOST_DISPATCHES, "{adapter} {dtype}");
+            assert!(
+                (3..10).contains(&prompt),
+                "keys and values of the text, at three widths, wait for no step"
+            );
         }
     }
 }
@@ -265,7 +267,8 @@ fn planned(graph: &Graph, caps: &Caps) -> Plan {
 }
 
 fn n_operations(graph: &Graph) -> usize {
-    graph.values().filter(|(_, v)| matches!(&v.source, Source::Node { op, .. } if !op.is_view())).count()
+    let is_computed = |v: &Value| matches!(v.source, Source::Node { .. }) && view(graph, v).is_none();
+    graph.values().filter(|(_, v)| is_computed(v)).count()
 }
 
 /// Bytes of the buffer at a place.
@@ -292,14 +295,15 @@ fn check_bindings(plan: &Plan, caps: &Caps) -> Result<(), String> {
                 ));
             }
             for bind in &dispatch.binds {
-                let bytes = operand_bytes(step, bind);
-                let (offset, length) = bind.window.unwrap_or((0, bytes));
+                let (start, bytes) = operand(step, bind);
+                let (offset, length) = step.window(bind);
                 let fits = offset % caps.binding_alignment == 0
                     && (1..=caps.max_binding_bytes).contains(&length)
-                    && offset + length <= bytes
-                    && bytes <= capacity(plan, step.place(bind));
+                    && offset >= start
+                    && offset + length <= start + bytes
+                    && start + bytes <= capacity(plan, step.place(bind));
                 if !fits {
-                    return Err(format!("{at}: {offset}+{length} of {bytes} bytes, {bind:?}"));
+                    return Err(format!("{at}: {offset}+{length} of {start}+{bytes} bytes, {bind:?}"));
                 }
                 let shares =
                     |other: &&Bind| other.binding != bind.binding && step.place(other) == step.place(bind);
@@ -312,11 +316,12 @@ fn check_bindings(plan: &Plan, caps: &Caps) -> Result<(), String> {
     Ok(())
 }
 
-fn operand_bytes(step: &PlanStep, bind: &Bind) -> u64 {
+/// Where in its place an operand begins, and its bytes.
+fn operand(step: &PlanStep, bind: &Bind) -> (u64, u64) {
     match bind.operand {
-        Operand::Input(i) => step.input_bytes[i],
-        Operand::Output => step.output_bytes,
-        Operand::Scratch(i) => step.variant.scratch[i].bytes(),
+        Operand::Input(i) => (step.input_offsets[i], step.input_bytes[i]),
+        Operand::Output => (0, step.output_bytes),
+        Operand::Scratch(i) => (0, step.variant.scratch[i].bytes()),
     }
 }
 
@@ -335,10 +340,12 @@ fn check_lifetimes(graph: &Graph, plan: &Plan) -> Result<(), String> {
     let (all, step, prompt): (&[Rate], &[Rate], &[Rate]) = (&RATES, &RATES[2..], &RATES[1..]);
     for rates in [all, step, step, prompt, step] {
         for (planned, id) in plan.steps.iter().zip(&nodes).filter(|(s, _)| rates.contains(&s.rate)) {
-            run_step(graph, planned, *id, &mut held)?;
+            run_step(graph, &nodes, planned, *id, &mut held)?;
         }
         for (i, id) in graph.outputs().iter().enumerate() {
-            if held.get(&Place::Output(i)) != Some(&root(graph, *id)) {
+            let (root, offset) = root(graph, &nodes, *id);
+            let is_whole = offset == 0 && graph.ty(root).bytes() == graph.ty(*id).bytes();
+            if held.get(&Place::Output(i)) != Some(&root) || !is_whole {
                 return Err(format!("output {i} does not hold '{}'", graph.value(*id).name));
             }
         }
@@ -348,6 +355,7 @@ fn check_lifetimes(graph: &Graph, plan: &Plan) -> Result<(), String> {
 
 fn run_step(
     graph: &Graph,
+    computed: &[ValueId],
     step: &PlanStep,
     id: ValueId,
     held: &mut HashMap<Place, ValueId>,
@@ -355,11 +363,13 @@ fn run_step(
     let Source::Node { inputs, .. } = &graph.value(id).source else {
         return Err(format!("{id:?} is no node"));
     };
-    for (place, input) in step.inputs.iter().zip(inputs) {
+    for ((place, start), input) in step.inputs.iter().zip(&step.input_offsets).zip(inputs) {
         let found = held.get(place);
-        if found != Some(&root(graph, *input)) {
+        let (root, offset) = root(graph, computed, *input);
+        if found != Some(&root) || *start != offset {
             let found = found.map_or("nothing", |id| &graph.value(*id).name);
-            return Err(format!("'{}' reads '{}' and finds {found}", step.name, graph.value(*input).name));
+            let wanted = &graph.value(*input).name;
+            return Err(format!("'{}' reads '{wanted}' and finds {found} from {start} on", step.name));
         }
     }
     let mut own: Vec<Place> = step.scratch.clone();
@@ -379,7 +389,7 @@ fn match_nodes(graph: &Graph, plan: &Plan) -> Result<Vec<ValueId>, String> {
     let mut waiting: HashMap<(String, String), Vec<ValueId>> = HashMap::new();
     for (id, value) in graph.values() {
         match &value.source {
-            Source::Node { op, .. } if !op.is_view() => {
+            Source::Node { op, .. } => {
                 waiting.entry((value.name.clone(), format!("{op:?}"))).or_default().push(id);
             }
             _ => {}
@@ -399,18 +409,29 @@ fn match_nodes(graph: &Graph, plan: &Plan) -> Result<Vec<ValueId>, String> {
         }
         nodes.push(id);
     }
-    match waiting.into_values().flatten().next() {
+    let is_view = |id: &ValueId| view(graph, graph.value(*id)).is_some();
+    match waiting.into_values().flatten().find(|id| !is_view(id)) {
         Some(id) => Err(format!("'{}' is not computed", graph.value(id).name)),
         None => Ok(nodes),
     }
 }
 
-/// The value whose bytes `id` shows.
-fn root(graph: &Graph, id: ValueId) -> ValueId {
-    match &graph.value(id).source {
-        Source::Node { op, inputs } if op.is_view() => root(graph, inputs[0]),
-        _ => id,
+/// The value whose bytes `id` shows, and from which byte on, if only `computed` are computed.
+fn root(graph: &Graph, computed: &[ValueId], id: ValueId) -> (ValueId, u64) {
+    match (&graph.value(id).source, view(graph, graph.value(id))) {
+        (Source::Node { inputs, .. }, Some(offset)) if !computed.contains(&id) => {
+            let (root, start) = root(graph, computed, inputs[0]);
+            (root, start + offset)
+        }
+        _ => (id, 0),
     }
+}
+
+/// Where a value's bytes may lie in its first operand's.
+fn view(graph: &Graph, value: &Value) -> Option<u64> {
+    let Source::Node { op, inputs } = &value.source else { return None };
+    let types: Vec<TensorType> = inputs.iter().map(|id| graph.ty(*id).clone()).collect();
+    op.view(&types)
 }
 
 /// How often each value changes.

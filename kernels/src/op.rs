@@ -47,9 +47,18 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// How exact a variant must be: the row of the tolerance table in [`crate::check`].
     fn class(&self, inputs: &[TensorType]) -> Class;
 
-    /// Whether the result is the first operand's bytes under another shape: nothing is dispatched.
-    fn is_view(&self) -> bool {
-        false
+    /// Where the result lies among the first operand's bytes, in bytes from their start, if it is these bytes under another
+    /// shape: nothing is dispatched where an adapter can bind them there.
+    fn view(&self, inputs: &[TensorType]) -> Option<u64> {
+        let _ = inputs;
+        None
+    }
+
+    /// The operation that computes several of these on one first operand at once: each of their other operands is stacked in a
+    /// new outermost dimension, and so are their results.
+    fn stacked(&self, inputs: &[TensorType]) -> Option<Arc<dyn Op>> {
+        let _ = inputs;
+        None
     }
 
     /// This operation with `next` folded into it, when `next` reads this operation's result as operand `slot`.
@@ -248,6 +257,10 @@ pub struct Caps {
     pub binding_alignment: u64,
     /// Workgroups along one axis of a dispatch.
     pub max_groups_per_axis: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// Extent of its square cooperative matrices, f16 with f32 sums, 8 or 16, if it has f16 arithmetic and them.
+    pub cooperative: Option<u32>,
     /// Whether the adapter is a CPU: large register tiles and no barriers pay there.
     pub software: bool,
 }
@@ -260,6 +273,8 @@ impl Caps {
             max_binding_bytes: 128 << 20,
             binding_alignment: 256,
             max_groups_per_axis: 65_535,
+            workgroup_bytes: 16 << 10,
+            cooperative: None,
             software: false,
         }
     }

@@ -3,13 +3,14 @@
 //! A file under `wgsl/` is ordinary WGSL but for `#import NAME` (a file of `wgsl/shared/`) and `#ifdef FLAG`, `#else`,
 //! `#endif`. The prelude gives it the constants of a specialisation and, for each storage operand `x`, `alias X4`,
 //! `decode_x(X4) -> vec4<f32>` and `encode_x(vec4<f32>) -> X4`, so that one file serves every element type. 16-bit elements
-//! travel packed, two to a word: no file needs `enable f16`.
+//! travel packed, two to a word: no file needs `enable f16` but those with the flag `COOPERATIVE`, whose matrix units take f16.
 
 use crate::types::{self, DType};
 
 #[allow(unreachable_pub, reason = "shared with the build script, where it is the root")]
 mod assembly;
 
+pub(crate) use assembly::COOPERATIVE;
 pub use assembly::Target;
 use assembly::{Specialisation, assemble};
 

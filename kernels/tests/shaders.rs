@@ -27,6 +27,19 @@ fn adapters() -> Vec<(&'static str, Caps)> {
     vec![
         ("webgpu", Caps::webgpu()),
         ("subgroups of 32", Caps { subgroups: subgroups(32), ..Caps::webgpu() }),
+        (
+            "cooperative matrices of 16",
+            Caps {
+                subgroups: subgroups(32),
+                cooperative: Some(16),
+                workgroup_bytes: 32 << 10,
+                ..Caps::webgpu()
+            },
+        ),
+        (
+            "cooperative matrices of 8",
+            Caps { subgroups: subgroups(8), cooperative: Some(8), software: true, ..Caps::webgpu() },
+        ),
         ("software", Caps { subgroups: subgroups(8), software: true, ..Caps::webgpu() }),
         ("software without subgroups", Caps { software: true, ..Caps::webgpu() }),
         ("bindings of 16 KiB", Caps { max_binding_bytes: 16 << 10, ..Caps::webgpu() }),

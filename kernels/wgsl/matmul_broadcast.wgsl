@@ -11,9 +11,9 @@
 #import contraction
 
 #ifdef W_F32
-@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]
+@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [products or 1, taps * K, N]
 #else
-@group(0) @binding(1) var<storage, read>       w: array<vec4<u32>>;     // [batch or 1, taps * K, N / 8]
+@group(0) @binding(1) var<storage, read>       w: array<vec4<u32>>;     // [products or 1, taps * K, N / 8]
 #endif
 
 struct Columns { left: vec4<f32>, right: vec4<f32> }
@@ -42,12 +42,11 @@ fn main(
     // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
     let row = block % row_blocks * 16u;
     let first = batch * p.m + row;
-    let last = batch * p.m + p.m - 1u;
     // Of a tile of 16 rows x 8 terms of k a lane loads 4 quads: quad lane % 2 of rows lane / 2 + 0, 4, ..
-    let r0 = row_at(min(first + lane / 2u + 0u, last));
-    let r1 = row_at(min(first + lane / 2u + 4u, last));
-    let r2 = row_at(min(first + lane / 2u + 8u, last));
-    let r3 = row_at(min(first + lane / 2u + 12u, last));
+    let r0 = row_at(batch, min(row + lane / 2u + 0u, p.m - 1u));
+    let r1 = row_at(batch, min(row + lane / 2u + 4u, p.m - 1u));
+    let r2 = row_at(batch, min(row + lane / 2u + 8u, p.m - 1u));
+    let r3 = row_at(batch, min(row + lane / 2u + 12u, p.m - 1u));
     var s0l = vec4<f32>(); var s0r = vec4<f32>();
     var s1l = vec4<f32>(); var s1r = vec4<f32>();
     var s2l = vec4<f32>(); var s2r = vec4<f32>();
@@ -128,7 +127,7 @@ fn main(
     );
     for (var i = 0u; i < min(p.m - row, 16u); i++) {
         let bias_row = (first + i + p.first_row) / p.batch_rows;
-        store_sum(sums[i * 2u], first + i, column * 2u, bias_row);
-        store_sum(sums[i * 2u + 1u], first + i, column * 2u + 1u, bias_row);
+        store_sum(sums[i * 2u], batch, first + i, column * 2u, bias_row);
+        store_sum(sums[i * 2u + 1u], batch, first + i, column * 2u + 1u, bias_row);
     }
 }

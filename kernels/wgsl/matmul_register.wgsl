@@ -8,7 +8,7 @@
 // variant: CONV a=f16 w=f16 y=f16 bias=f32 batch_bias=f32 residual=f32
 #import contraction
 
-@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]
+@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [products or 1, taps * K, N]
 
 // Lanes hold neighbouring column blocks of one row block: a is then loaded from one address by the whole subgroup.
 @compute @workgroup_size(8, 4)
@@ -27,15 +27,14 @@ fn main(
     // Rows beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
     let row = block % row_blocks * 8u;
     let first = batch * p.m + row;
-    let last = batch * p.m + p.m - 1u;
-    let r0 = row_at(first);
-    let r1 = row_at(min(first + 1u, last));
-    let r2 = row_at(min(first + 2u, last));
-    let r3 = row_at(min(first + 3u, last));
-    let r4 = row_at(min(first + 4u, last));
-    let r5 = row_at(min(first + 5u, last));
-    let r6 = row_at(min(first + 6u, last));
-    let r7 = row_at(min(first + 7u, last));
+    let r0 = row_at(batch, row);
+    let r1 = row_at(batch, min(row + 1u, p.m - 1u));
+    let r2 = row_at(batch, min(row + 2u, p.m - 1u));
+    let r3 = row_at(batch, min(row + 3u, p.m - 1u));
+    let r4 = row_at(batch, min(row + 4u, p.m - 1u));
+    let r5 = row_at(batch, min(row + 5u, p.m - 1u));
+    let r6 = row_at(batch, min(row + 6u, p.m - 1u));
+    let r7 = row_at(batch, min(row + 7u, p.m - 1u));
     var s0l = vec4<f32>(); var s0r = vec4<f32>();
     var s1l = vec4<f32>(); var s1r = vec4<f32>();
     var s2l = vec4<f32>(); var s2r = vec4<f32>();
@@ -80,7 +79,7 @@ fn main(
     );
     for (var i = 0u; i < min(p.m - row, 8u); i++) {
         let bias_row = (first + i + p.first_row) / p.batch_rows;
-        store_sum(sums[i * 2u], first + i, quad, bias_row);
-        if (second != quad) { store_sum(sums[i * 2u + 1u], first + i, second, bias_row); }
+        store_sum(sums[i * 2u], batch, first + i, quad, bias_row);
+        if (second != quad) { store_sum(sums[i * 2u + 1u], batch, first + i, second, bias_row); }
     }
 }

@@ -9,7 +9,7 @@
 // variant: CONV a=f16 w=f16 y=f16 bias=f32 batch_bias=f32 residual=f32 ROW_THREADS=16
 #import contraction
 
-@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [batch or 1, taps * K, N]
+@group(0) @binding(1) var<storage, read>       w: array<W4>;            // [products or 1, taps * K, N]
 
 const TILE_M = 8u * ROW_THREADS;
 // Quads from one row of a_tile to the next: odd, so that the rows which a subgroup reads lie in different banks.
@@ -34,14 +34,13 @@ fn main(
     // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
     let row = block % row_blocks * TILE_M;
     let first = batch * p.m + row;
-    let last = batch * p.m + p.m - 1u;
     // An invocation loads one quad of four rows of a_tile and a column of quads of w_tile.
     let load_row = thread / 4u;
     let load_quad = thread % 4u;
-    let r0 = row_at(min(first + load_row + 0u * ROW_THREADS, last));
-    let r1 = row_at(min(first + load_row + 2u * ROW_THREADS, last));
-    let r2 = row_at(min(first + load_row + 4u * ROW_THREADS, last));
-    let r3 = row_at(min(first + load_row + 6u * ROW_THREADS, last));
+    let r0 = row_at(batch, min(row + load_row + 0u * ROW_THREADS, p.m - 1u));
+    let r1 = row_at(batch, min(row + load_row + 2u * ROW_THREADS, p.m - 1u));
+    let r2 = row_at(batch, min(row + load_row + 4u * ROW_THREADS, p.m - 1u));
+    let r3 = row_at(batch, min(row + load_row + 6u * ROW_THREADS, p.m - 1u));
     var s0l = vec4<f32>(); var s0r = vec4<f32>();
     var s1l = vec4<f32>(); var s1r = vec4<f32>();
     var s2l = vec4<f32>(); var s2r = vec4<f32>();
@@ -103,7 +102,7 @@ fn main(
         let tile_row = local.y + i * ROW_THREADS;
         if (row + tile_row >= p.m) { return; }
         let bias_row = (first + tile_row + p.first_row) / p.batch_rows;
-        if (left_quad < n_quads) { store_sum(sums[i * 2u], first + tile_row, left_quad, bias_row); }
-        if (left_quad + 8u < n_quads) { store_sum(sums[i * 2u + 1u], first + tile_row, left_quad + 8u, bias_row); }
+        if (left_quad < n_quads) { store_sum(sums[i * 2u], batch, first + tile_row, left_quad, bias_row); }
+        if (left_quad + 8u < n_quads) { store_sum(sums[i * 2u + 1u], batch, first + tile_row, left_quad + 8u, bias_row); }
     }
 }

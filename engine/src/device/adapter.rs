@@ -159,6 +159,26 @@ pub(super) fn wanted_features(available: wgpu::Features) -> wgpu::Features {
     available & (wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP)
 }
 
+/// What kernels on matrix units need.
+pub(super) const COOPERATIVE_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP);
+
+/// Extent of the largest square cooperative matrices of f16 with f32 sums that WGSL has words for.
+pub(super) fn cooperative_extent(adapter: &wgpu::Adapter) -> Option<u32> {
+    if !adapter.features().contains(COOPERATIVE_FEATURES) {
+        return None;
+    }
+    let offered = adapter.cooperative_matrix_properties();
+    [16, 8].into_iter().find(|extent| {
+        offered.iter().any(|p| {
+            [p.m_size, p.n_size, p.k_size] == [*extent; 3]
+                && p.ab_type == wgpu::CooperativeScalarType::F16
+                && p.cr_type == wgpu::CooperativeScalarType::F32
+        })
+    })
+}
+
 /// What kernels may count on.
 pub(super) fn caps(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> Caps {
     Caps {
@@ -166,6 +186,8 @@ pub(super) fn caps(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wg
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         binding_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups_per_axis: limits.max_compute_workgroups_per_dimension,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        cooperative: None,
         software: info.device_type == wgpu::DeviceType::Cpu,
     }
 }

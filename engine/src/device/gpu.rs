@@ -12,6 +12,7 @@ use super::adapter::{self, AdapterChoice};
 use super::error::DeviceError;
 use super::pipelines::Pipelines;
 use super::transfer::Staging;
+use super::trusted;
 
 /// How long one wait lasts before the device is looked at again.
 const POLL: Duration = Duration::from_millis(250);
@@ -126,15 +127,23 @@ impl Gpu {
             return Err(DeviceError::NoAdapter { wanted: options.adapter.to_string(), found });
         };
         let adapter = &adapters[index];
-        let features = match options.webgpu_only {
+        let cooperative = if options.webgpu_only { None } else { adapter::cooperative_extent(adapter) };
+        let mut features = match options.webgpu_only {
             true => wgpu::Features::empty(),
             false => adapter::wanted_features(adapter.features()),
         };
+        if cooperative.is_some() {
+            features |= adapter::COOPERATIVE_FEATURES;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("photogram"),
             required_features: features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features: match cooperative {
+                Some(_) => trusted::experimental_features(),
+                None => wgpu::ExperimentalFeatures::disabled(),
+            },
             ..Default::default()
         };
         let opened = adapter.request_device(&descriptor).await;
@@ -142,15 +151,26 @@ impl Gpu {
             adapter: adapter.get_info().name,
             reason: e.to_string(),
         })?;
-        Ok(Gpu::adopt(device, queue, adapter.get_info(), &options))
+        let gpu = Gpu::with_device(device, queue, adapter.get_info(), &options, cooperative);
+        Ok(gpu)
     }
 
-    /// Works on a device that somebody else opened: a game, an editor.
+    /// Works on a device that somebody else opened: a game, an editor. Matrix units stay idle: which kinds it has is not known.
     pub fn adopt(
         device: wgpu::Device,
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
         options: &GpuOptions,
+    ) -> Gpu {
+        Gpu::with_device(device, queue, info, options, None)
+    }
+
+    fn with_device(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        options: &GpuOptions,
+        cooperative: Option<u32>,
     ) -> Gpu {
         let failure: Arc<OnceLock<DeviceError>> = Arc::default();
         let seen = failure.clone();
@@ -165,7 +185,7 @@ impl Gpu {
             });
         }));
         let (limits, features) = (device.limits(), device.features());
-        let mut caps = adapter::caps(&info, &limits, features);
+        let mut caps = Caps { cooperative, ..adapter::caps(&info, &limits, features) };
         if let Some(limit) = options.max_binding_bytes {
             caps.max_binding_bytes = caps.max_binding_bytes.min(limit);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kernels::{Bind, DType, Operand, TensorType};
+use kernels::{Bind, DType, TensorType};
 
 use super::error::DeviceError;
 use super::gpu::{DeviceTensor, Gpu, PARAMS_STRIDE};
@@ -215,8 +215,7 @@ impl Program {
             .iter()
             .map(|bind| {
                 let tensor = self.tensor(step.place(bind), inputs, outputs);
-                let whole = (0, operand_bytes(step, bind));
-                let (offset, length) = bind.window.unwrap_or(whole);
+                let (offset, length) = step.window(bind);
                 wgpu::BindGroupEntry {
                     binding: bind.binding,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -262,15 +261,6 @@ impl Program {
             })
         })?;
         Ok((DeviceTensor::new(TensorType::f32([data.len()]), buffer), group))
-    }
-}
-
-/// Bytes of the operand itself: its slot may be larger.
-fn operand_bytes(step: &PlanStep, bind: &Bind) -> u64 {
-    match bind.operand {
-        Operand::Input(i) => step.input_bytes[i],
-        Operand::Output => step.output_bytes,
-        Operand::Scratch(i) => step.variant.scratch[i].bytes(),
     }
 }
 

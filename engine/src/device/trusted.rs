@@ -1,7 +1,7 @@
-//! The project's only `unsafe`: shader modules without run-time checks.
+//! The project's only `unsafe`: shader modules without run-time checks, and wgpu's experimental features.
 #![allow(
     unsafe_code,
-    reason = "create_shader_module_trusted is unsafe; this module is the reviewed exception"
+    reason = "create_shader_module_trusted and ExperimentalFeatures are unsafe; this module is the reviewed exception"
 )]
 
 /// A module for WGSL of the `kernels` crate, without bounds checks, loop bounding and division guards.
@@ -15,4 +15,11 @@ pub(super) fn trusted_module(device: &wgpu::Device, label: &str, wgsl: String) -
     // SAFETY: the source is assembled from this repository's files alone; their loops are bounded by Params and their
     // indices by the operands' extents, see above.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// The leave to use cooperative matrices.
+pub(super) fn experimental_features() -> wgpu::ExperimentalFeatures {
+    // SAFETY: wgpu asks that its users expect bugs, undefined behaviour among them. One is known, #8805: modules that use the
+    // Vulkan memory model without its operands. A probe compares a product with its reference before models are given them.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kernels::{Op, TensorType};
 
+use super::stack::stack;
 use super::{Graph, Source, Value, ValueId};
 
 /// An operation and its operands.
@@ -12,7 +13,7 @@ type Node = (Arc<dyn Op>, Vec<ValueId>);
 /// The same computation with fewer operations: what an operation's only reader can be done in its own epilogue is done there
 /// (see [`kernels::Op::absorb`]), and values nothing depends on are left out.
 ///
-/// Outputs stay values of their own.
+/// Operations that do the same with one operand become one. Outputs stay values of their own.
 pub fn fuse(graph: &Graph) -> Graph {
     let mut nodes: Vec<Option<Node>> = graph
         .values()
@@ -49,7 +50,7 @@ pub fn fuse(graph: &Graph) -> Graph {
             nodes[index] = Some((op, operands));
         }
     }
-    rebuild(graph, &nodes)
+    stack(&rebuild(graph, &nodes))
 }
 
 fn rebuild(graph: &Graph, nodes: &[Option<Node>]) -> Graph {

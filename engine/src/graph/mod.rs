@@ -4,6 +4,7 @@
 
 mod dump;
 mod fuse;
+mod stack;
 
 use std::sync::Arc;
 
@@ -45,13 +46,20 @@ pub enum Packing {
     Conv,
 }
 
-/// A weight: a tensor of a checkpoint in a packing.
+/// A weight: a tensor of a checkpoint in a packing, or several alike, stacked in a new outermost dimension.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Param {
-    /// Name in the checkpoint.
-    pub tensor: String,
+    /// Names in the checkpoint.
+    pub tensors: Vec<String>,
     /// Layout on the device.
     pub packing: Packing,
+}
+
+impl Param {
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        self.tensors.first().map_or("", String::as_str)
+    }
 }
 
 /// Where a value comes from.
@@ -118,7 +126,7 @@ impl Graph {
         let known = self.values.iter().position(|v| matches!(&v.source, Source::Param(p) if *p == param));
         match known {
             Some(index) => ValueId(index as u32),
-            None => self.push(Value { name: param.tensor.clone(), ty, source: Source::Param(param) }),
+            None => self.push(Value { name: param.name().to_owned(), ty, source: Source::Param(param) }),
         }
     }
 

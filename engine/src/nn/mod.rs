@@ -165,7 +165,7 @@ impl<'w> Net<'w> {
             if bias {
                 operands.push(net.param("bias", Packing::Vector, &[&[outputs]])?);
             }
-            net.apply(MatMul { epilogue: Epilogue { bias, ..Epilogue::default() } }, &operands)
+            net.apply(MatMul::new(Epilogue { bias, ..Epilogue::default() }), &operands)
         })
     }
 
@@ -179,7 +179,7 @@ impl<'w> Net<'w> {
             return self.linear(name, x, outputs, false);
         }
         let weight = self.param(name, Packing::Transposed, &[&[self.channels(x), outputs]])?;
-        self.apply(MatMul { epilogue: Epilogue::default() }, &[x, weight])
+        self.apply(MatMul::default(), &[x, weight])
     }
 
     /// torch.nn.Conv2d with a bias: `weight: [outputs, C, size, size]`.

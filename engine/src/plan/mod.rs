@@ -39,6 +39,8 @@ pub struct PlanStep {
     pub inputs: Vec<Place>,
     /// Bytes of each operand: its place may hold more.
     pub input_bytes: Vec<u64>,
+    /// Where in its place each operand begins, in bytes: a multiple of the adapter's binding alignment.
+    pub input_offsets: Vec<u64>,
     /// Its result.
     pub output: Place,
     /// Bytes of the result.
@@ -50,6 +52,17 @@ pub struct PlanStep {
 }
 
 impl PlanStep {
+    /// The bytes of its place that a binding covers, `(offset, length)`.
+    pub fn window(&self, bind: &Bind) -> (u64, u64) {
+        let (start, bytes) = match bind.operand {
+            Operand::Input(i) => (self.input_offsets[i], self.input_bytes[i]),
+            Operand::Output => (0, self.output_bytes),
+            Operand::Scratch(i) => (0, self.variant.scratch[i].bytes()),
+        };
+        let (offset, length) = bind.window.unwrap_or((0, bytes));
+        (start + offset, length)
+    }
+
     /// The place behind a binding.
     pub fn place(&self, bind: &Bind) -> Place {
         match bind.operand {
@@ -125,13 +138,13 @@ pub struct PlanError {
 /// # Errors
 /// [`PlanError`] naming the operation whose operand exceeds the adapter's limits.
 pub fn build_plan(graph: &Graph, caps: &Caps, choice: Choice) -> Result<Plan, PlanError> {
-    Planner::new(graph).build(caps, choice)
+    Planner::new(graph, caps).build(caps, choice)
 }
 
 struct Planner<'g> {
     graph: &'g Graph,
-    /// The value whose bytes each value shares: itself unless it is a view.
-    root: Vec<ValueId>,
+    /// The value whose bytes each value shares, and from which byte on: itself unless it is a view.
+    root: Vec<(ValueId, u64)>,
     rate: Vec<Rate>,
     /// Whether each value is read at a faster rate than it is computed at, so that its buffer must outlive the run.
     pinned: Vec<bool>,
@@ -139,16 +152,26 @@ struct Planner<'g> {
 }
 
 impl<'g> Planner<'g> {
-    fn new(graph: &'g Graph) -> Self {
-        let (mut root, mut rate): (Vec<ValueId>, Vec<Rate>) = (Vec::new(), Vec::new());
+    fn new(graph: &'g Graph, caps: &Caps) -> Self {
+        let in_outputs = in_outputs(graph);
+        let (mut root, mut rate): (Vec<(ValueId, u64)>, Vec<Rate>) = (Vec::new(), Vec::new());
         for (id, value) in graph.values() {
             let (own_root, own_rate) = match &value.source {
-                Source::Input { rate } => (id, *rate),
-                Source::Param(_) => (id, Rate::Load),
+                Source::Input { rate } => ((id, 0), *rate),
+                Source::Param(_) => ((id, 0), Rate::Load),
                 Source::Node { op, inputs } => {
                     let slowest =
                         inputs.iter().map(|i: &ValueId| rate[i.index()]).max().unwrap_or(Rate::Load);
-                    (if op.is_view() { root[inputs[0].index()] } else { id }, slowest)
+                    let types: Vec<TensorType> = inputs.iter().map(|i| graph.ty(*i).clone()).collect();
+                    let view = op.view(&types).and_then(|offset| {
+                        let (of, start) = root[inputs[0].index()];
+                        // A result is a buffer of its own: no part of another.
+                        let is_whole = value.ty.bytes() == graph.ty(inputs[0]).bytes();
+                        let is_bindable = (start + offset).is_multiple_of(caps.binding_alignment);
+                        let fits = is_bindable && (is_whole || !in_outputs[id.index()]);
+                        fits.then_some((of, start + offset))
+                    });
+                    (view.unwrap_or((id, 0)), slowest)
                 }
             };
             root.push(own_root);
@@ -157,7 +180,7 @@ impl<'g> Planner<'g> {
         let mut pinned = vec![false; root.len()];
         for (id, value) in graph.values() {
             if let Source::Node { inputs, .. } = &value.source {
-                for input in inputs.iter().map(|i: &ValueId| root[i.index()].index()) {
+                for input in inputs.iter().map(|i: &ValueId| root[i.index()].0.index()) {
                     pinned[input] |= rate[id.index()] > rate[input];
                 }
             }
@@ -176,7 +199,7 @@ impl<'g> Planner<'g> {
             self.places.insert(*id, Place::Param(i));
         }
         for (i, id) in graph.outputs().iter().enumerate() {
-            self.places.entry(self.root[id.index()]).or_insert(Place::Output(i));
+            self.places.entry(self.root[id.index()].0).or_insert(Place::Output(i));
         }
 
         let order = self.order();
@@ -207,8 +230,9 @@ impl<'g> Planner<'g> {
                 name: value.name.clone(),
                 op: op.clone(),
                 rate: self.rate[id.index()],
-                inputs: inputs.iter().map(|i| self.places[&self.root[i.index()]]).collect(),
+                inputs: inputs.iter().map(|i| self.places[&self.root[i.index()].0]).collect(),
                 input_bytes: types.iter().map(TensorType::bytes).collect(),
+                input_offsets: inputs.iter().map(|i| self.root[i.index()].1).collect(),
                 output,
                 output_bytes: value.ty.bytes(),
                 scratch: scratch.iter().map(|slot| Place::Slot(*slot)).collect(),
@@ -237,7 +261,7 @@ impl<'g> Planner<'g> {
         let mut order: Vec<ValueId> = self
             .graph
             .values()
-            .filter(|(_, v)| matches!(&v.source, Source::Node { op, .. } if !op.is_view()))
+            .filter(|(id, v)| matches!(v.source, Source::Node { .. }) && self.root[id.index()].0 == *id)
             .map(|(id, _)| id)
             .collect();
         order.sort_by_key(|id| (self.rate[id.index()], *id));
@@ -251,7 +275,7 @@ impl<'g> Planner<'g> {
             last.insert(*id, position);
             if let Source::Node { inputs, .. } = &self.graph.value(*id).source {
                 inputs.iter().for_each(|i| {
-                    last.insert(self.root[i.index()], position);
+                    last.insert(self.root[i.index()].0, position);
                 });
             }
         }
@@ -262,4 +286,22 @@ impl<'g> Planner<'g> {
         by_position.values_mut().for_each(|ids| ids.sort());
         by_position
     }
+}
+
+/// Whether each value's bytes are an output's: an output, or what an output is a view of.
+fn in_outputs(graph: &Graph) -> Vec<bool> {
+    let mut found = vec![false; graph.values().count()];
+    for output in graph.outputs() {
+        let mut id = *output;
+        found[id.index()] = true;
+        while let Source::Node { op, inputs } = &graph.value(id).source {
+            let types: Vec<TensorType> = inputs.iter().map(|i| graph.ty(*i).clone()).collect();
+            if op.view(&types).is_none() {
+                break;
+            }
+            id = inputs[0];
+            found[id.index()] = true;
+        }
+    }
+    found
 }

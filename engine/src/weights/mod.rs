@@ -64,7 +64,7 @@ impl Weights {
                 TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o])
             }
         };
-        Ok((Param { tensor: name.to_owned(), packing }, ty))
+        Ok((Param { tensors: vec![name.to_owned()], packing }, ty))
     }
 
     /// The parameter on the device, uploaded now if it was not yet.
@@ -76,8 +76,12 @@ impl Weights {
         if let Some(tensor) = known {
             return Ok(tensor);
         }
-        let tensor = gpu.allocate(&param.tensor, ty.clone())?;
-        gpu.upload_bytes(&tensor, 0, &self.packed(param, ty).await?).await?;
+        let tensor = gpu.allocate(param.name(), ty.clone())?;
+        let part = part_type(param, ty);
+        for (i, name) in param.tensors.iter().enumerate() {
+            let packed = self.packed(name, param.packing, &part).await?;
+            gpu.upload_bytes(&tensor, i as u64 * part.bytes(), &packed).await?;
+        }
         self.resident.lock().unwrap_or_else(PoisonError::into_inner).insert(param.clone(), tensor.clone());
         Ok(tensor)
     }
@@ -92,7 +96,12 @@ impl Weights {
     /// # Errors
     /// [`loaders::Error`].
     pub async fn on_host(&self, param: &Param, ty: &TensorType) -> Result<HostTensor, Error> {
-        Ok(HostTensor::from_bytes(ty.clone(), &self.packed(param, ty).await?).0)
+        let part = part_type(param, ty);
+        let mut bytes = Vec::new();
+        for name in &param.tensors {
+            bytes.extend(self.packed(name, param.packing, &part).await?);
+        }
+        Ok(HostTensor::from_bytes(ty.clone(), &bytes).0)
     }
 
     /// Rows of a table `[n, D]`, which stays in the file: embeddings are gathered on the host.
@@ -120,10 +129,10 @@ impl Weights {
         Ok(values)
     }
 
-    async fn packed(&self, param: &Param, ty: &TensorType) -> Result<Vec<u8>, Error> {
-        let entry = self.checkpoint.require(&param.tensor)?;
+    async fn packed(&self, name: &str, packing: Packing, ty: &TensorType) -> Result<Vec<u8>, Error> {
+        let entry = self.checkpoint.require(name)?;
         let bytes = self.checkpoint.read(entry).await?;
-        Ok(pack(&bytes, entry.encoding, &entry.shape, param.packing, ty))
+        Ok(pack(&bytes, entry.encoding, &entry.shape, packing, ty))
     }
 
     /// How a matrix of this tensor is stored on the device.
@@ -141,4 +150,9 @@ impl Weights {
             .into()),
         }
     }
+}
+
+/// Type of each tensor of a parameter of type `ty`.
+fn part_type(param: &Param, ty: &TensorType) -> TensorType {
+    if param.tensors.len() > 1 { TensorType::new(ty.dtype, &ty.shape[1..]) } else { ty.clone() }
 }

@@ -2,8 +2,8 @@
 
 use super::Epilogue;
 use crate::op::{Bind, Caps, Dispatch, Operand, Subgroups, Variant, fold_grid};
-use crate::types::TensorType;
-use crate::wgsl::Shader;
+use crate::types::{DType, LANES, TensorType};
+use crate::wgsl::{COOPERATIVE, Shader};
 
 /// Tiles from which on `matmul_tiled` occupies a large GPU with its larger tile; below, smaller tiles spread better.
 const TILES_OF_128_ROWS: usize = 256;
@@ -18,7 +18,7 @@ pub(super) struct Contraction<'a> {
     pub epilogue: &'a Epilogue,
     /// Rows of the result that share one row of the epilogue's batch bias.
     pub batch_rows: usize,
-    /// Products with a `w` of their own.
+    /// Products with a `w` of their own in each band.
     pub batches: usize,
     /// Whether `A` is the patches of an image.
     pub conv: bool,
@@ -45,7 +45,12 @@ enum Algorithm {
     Broadcast,
     /// Registers and workgroup memory; rows of a tile.
     Tiled(usize),
+    /// Matrix units; extent of their tiles and invocations of a subgroup.
+    Cooperative(u32, u32),
 }
+
+/// Rows and columns of a workgroup with matrix units, in their tiles.
+const COOPERATIVE_TILES: usize = 8;
 
 impl Algorithm {
     fn name(self, conv: bool) -> &'static str {
@@ -54,6 +59,8 @@ impl Algorithm {
             (Algorithm::Register, true) => "conv2d_register",
             (Algorithm::Broadcast, false) => "matmul_broadcast",
             (Algorithm::Broadcast, true) => "conv2d_broadcast",
+            (Algorithm::Cooperative(..), false) => "matmul_cooperative",
+            (Algorithm::Cooperative(..), true) => "conv2d_cooperative",
             (Algorithm::Tiled(64), false) => "matmul_tiled_64",
             (Algorithm::Tiled(64), true) => "conv2d_tiled_64",
             (Algorithm::Tiled(_), false) => "matmul_tiled_128",
@@ -66,6 +73,11 @@ impl Algorithm {
             Algorithm::Register => Shader::new("matmul_register"),
             Algorithm::Broadcast => Shader::new("matmul_broadcast").with_subgroups(),
             Algorithm::Tiled(rows) => Shader::new("matmul_tiled").constant("ROW_THREADS", rows as u32 / 8),
+            Algorithm::Cooperative(tile, subgroup) => Shader::new("matmul_cooperative")
+                .with_subgroups()
+                .flag(COOPERATIVE, true)
+                .flag("COOPERATIVE_16", tile == 16)
+                .constant("SUBGROUP", subgroup),
         }
     }
 
@@ -76,6 +88,11 @@ impl Algorithm {
             Algorithm::Register => {
                 let [y, z, _] = fold((m.div_ceil(8) * batches).div_ceil(4));
                 [quads.div_ceil(16) as u32, y, z]
+            }
+            Algorithm::Cooperative(tile, _) => {
+                let block = COOPERATIVE_TILES * tile as usize;
+                let [x, y, _] = fold(m.div_ceil(block) * batches);
+                [x, y, quads.div_ceil(block / LANES) as u32]
             }
             Algorithm::Broadcast | Algorithm::Tiled(_) => {
                 let rows = if let Algorithm::Tiled(rows) = self { rows } else { 16 };
@@ -102,7 +119,23 @@ impl Contraction<'_> {
         if caps.software && subgroups_of_8 && self.y.channels().is_multiple_of(8) {
             algorithms.push(Algorithm::Broadcast);
         }
+        if let Some(cooperative) = self.cooperative(caps) {
+            // On a CPU it is there to be tested.
+            let at = if caps.software { 1 } else { algorithms.len() };
+            algorithms.insert(at, cooperative);
+        }
         algorithms.into_iter().map(|algorithm| self.variant(algorithm, caps)).collect()
+    }
+
+    /// Matrix units take f16 operands, and subgroups of one known size.
+    fn cooperative(&self, caps: &Caps) -> Option<Algorithm> {
+        let (tile, subgroups) = (caps.cooperative?, caps.subgroups?);
+        let is_f16 = self.inputs[..2].iter().all(|ty| ty.dtype == DType::F16);
+        // As matmul_cooperative.wgsl declares it: two slabs of f16 with padding, a tile of sums for each of four subgroups.
+        let block = COOPERATIVE_TILES as u32 * tile;
+        let bytes = 2 * (block * 40 + 32 * (block + 8)) + 4 * (block + 4 * tile * tile);
+        let fits = subgroups.min == subgroups.max && bytes <= caps.workgroup_bytes;
+        (is_f16 && fits).then_some(Algorithm::Cooperative(tile, subgroups.max))
     }
 
     fn variant(&self, algorithm: Algorithm, caps: &Caps) -> Variant {

@@ -157,7 +157,7 @@ impl Op for Conv2d {
             shape[1 + axis] = steps / self.stride[axis] + 1;
         }
         let y = TensorType::new(x.dtype, shape);
-        self.epilogue.check(self, &inputs[2..], &y, x.shape[0])?;
+        self.epilogue.check(self, &inputs[2..], &y, x.shape[0], None)?;
         Ok(y)
     }
 
@@ -200,7 +200,7 @@ impl Op for Conv2d {
         if self.is_pointwise(w) {
             let mut inputs = inputs.to_vec();
             inputs[1] = TensorType::new(w.dtype, &w.shape[2..]);
-            return MatMul { epilogue: self.epilogue.clone() }.variants(&inputs, caps);
+            return MatMul::new(self.epilogue.clone()).variants(&inputs, caps);
         }
         check_whole(self.name(), "w", w, caps)?;
         let contraction = Contraction {

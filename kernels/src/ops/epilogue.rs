@@ -43,17 +43,19 @@ impl Epilogue {
         ]
     }
 
-    /// Checks the epilogue's operands against the result; `batches` is the result's outermost extent.
+    /// Checks the epilogue's operands against the result; `batches` is the result's outermost extent. `products` have a bias
+    /// each, if there are several.
     pub(super) fn check(
         &self,
         op: &dyn Op,
         operands: &[TensorType],
         result: &TensorType,
         batches: usize,
+        products: Option<usize>,
     ) -> Result<(), OpError> {
         let mut rest = operands.iter();
         for (present, name, shape) in [
-            (self.bias, "bias", vec![result.channels()]),
+            (self.bias, "bias", products.into_iter().chain([result.channels()]).collect()),
             (self.batch_bias, "batch_bias", vec![batches, result.channels()]),
             (self.residual, "residual", result.shape.to_vec()),
         ] {

@@ -17,16 +17,18 @@ use crate::types::{DType, LANES, TensorType};
 ///
 /// # Shapes    `a: [.., M, K]` f32 | f16; `w: [K', N]` shared by all batches or `[.., K', N]`, any dtype, where `K'` is `K`
 /// rounded up to a multiple of 4 (rows from `K` on are not used, and finite); then [`Epilogue`]'s ->
-/// `y: [.., M, N]` as `a`
+/// `y: [.., M, N]` as `a`. If `stacked`: `w: [P, K', N]`, `bias: [P, N]`, no other operand -> `y: [P, .., M, N]`
 /// # Numerics  class Contraction over K
 /// # Source    torch.nn.functional.linear with the weight transposed; torch.matmul
 #[derive(Clone, Debug, Default)]
 pub struct MatMul {
     /// What follows the sums.
     pub epilogue: Epilogue,
+    /// Whether `w` is several matrices, each of which all of `a` is multiplied with.
+    pub stacked: bool,
 }
 
-/// The extents of a product: `batch` products of `[m, k] x [k, n]`.
+/// The extents of a product: `batch` products of `[m, k] x [k, n]`, on one `a` if they are stacked.
 struct Extents {
     batch: usize,
     m: usize,
@@ -39,10 +41,18 @@ struct Extents {
 }
 
 impl MatMul {
+    /// One product, or one for each batch.
+    pub fn new(epilogue: Epilogue) -> Self {
+        MatMul { epilogue, stacked: false }
+    }
+
     /// The extents of a product of these types; one batch when `w` is shared, for then all rows are alike.
-    fn extents(a: &TensorType, w: &TensorType) -> Extents {
+    fn extents(&self, a: &TensorType, w: &TensorType) -> Extents {
         let (k, n, rows) = (a.channels(), w.channels(), a.rows());
         let batch_rows = (rows / a.shape[0].max(1)).max(1);
+        if self.stacked {
+            return Extents { batch: w.shape[0], m: rows, k, n, batched_w: true, batch_rows };
+        }
         if w.shape.len() == 2 {
             return Extents { batch: 1, m: rows, k, n, batched_w: false, batch_rows };
         }
@@ -52,24 +62,54 @@ impl MatMul {
 
     fn contraction<'a>(&'a self, inputs: &'a [TensorType], caps: &Caps) -> Result<Contraction<'a>, OpError> {
         let (a, w) = (&inputs[0], &inputs[1]);
-        let e = Self::extents(a, w);
+        let e = self.extents(a, w);
         let y = self.infer(inputs)?;
         check_whole(self.name(), "w", w, caps)?;
         let mut banded = vec![a, &y];
         banded.extend(self.epilogue.residual.then(|| inputs.last().expect("inferred")));
-        if e.batched_w {
-            for (name, ty) in ["a", "y", "residual"].into_iter().zip(&banded) {
-                check_whole(self.name(), name, ty, caps)?;
-            }
-        }
         let w_stride = if e.batched_w { w.shape[w.shape.len() - 2] * w.quads() } else { 0 };
-        let addressing = vec![e.batch as u32, w_stride as u32];
-        let bands = bands(self.name(), &banded, caps)?
-            .into_iter()
-            .map(|rows| Band { y: rows, a: rows, addressing: addressing.clone() })
-            .collect();
+        let bias_stride = if self.stacked { w.quads() } else { 0 };
         let (epilogue, batch_rows) = (&self.epilogue, e.batch_rows);
-        Ok(Contraction { inputs, y, epilogue, batch_rows, batches: e.batch, conv: false, bands })
+        let whole = Contraction {
+            bands: Vec::new(),
+            inputs,
+            epilogue,
+            batch_rows,
+            batches: e.batch,
+            conv: false,
+            y: y.clone(),
+        };
+        let addressing = |products: usize, a_rows: usize, first: usize| {
+            [products, a_rows, w_stride, bias_stride, first].map(|v| v as u32).to_vec()
+        };
+        if !self.stacked {
+            if e.batched_w {
+                for (name, ty) in ["a", "y", "residual"].into_iter().zip(&banded) {
+                    check_whole(self.name(), name, ty, caps)?;
+                }
+            }
+            let band = |rows| Band { y: rows, a: rows, addressing: addressing(e.batch, e.m, 0) };
+            let bands = bands(self.name(), &banded, caps)?.into_iter().map(band).collect();
+            return Ok(Contraction { bands, ..whole });
+        }
+        if [a, &y].iter().all(|ty| ty.bytes() <= caps.max_binding_bytes) {
+            let bands = vec![Band { y: (0, y.rows()), a: (0, e.m), addressing: addressing(e.batch, 0, 0) }];
+            return Ok(Contraction { bands, ..whole });
+        }
+        // One product after the other, where its rows of the result begin at an offset that can be bound.
+        if !(e.m as u64 * y.row_bytes()).is_multiple_of(caps.binding_alignment) {
+            check_whole(self.name(), "y", &y, caps)?;
+        }
+        let of_product = bands(self.name(), &[a, &TensorType::new(y.dtype, [e.m, e.n])], caps)?;
+        let bands = (0..e.batch)
+            .flat_map(|product| of_product.iter().map(move |rows| (product, *rows)))
+            .map(|(product, (first, rows))| Band {
+                y: (product * e.m + first, rows),
+                a: (first, rows),
+                addressing: addressing(1, 0, product),
+            })
+            .collect();
+        Ok(Contraction { bands, batches: 1, ..whole })
     }
 }
 
@@ -79,7 +119,8 @@ impl Op for MatMul {
     }
 
     fn attributes(&self) -> Attributes {
-        self.epilogue.attributes()
+        let stacked = self.stacked.then_some(("stacked", true.into()));
+        self.epilogue.attributes().into_iter().chain(stacked).collect()
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
@@ -91,6 +132,17 @@ impl Op for MatMul {
             return Err(shape_error(self, "a", "[.., M, K]", a));
         }
         let rows = a.channels().next_multiple_of(LANES);
+        if self.stacked {
+            if w.shape.len() != 3 || w.shape[1] != rows || self.epilogue.batch_bias || self.epilogue.residual
+            {
+                return Err(shape_error(self, "w", format!("[P, {rows}, N]"), w));
+            }
+            let shape: Vec<usize> =
+                [w.shape[0]].iter().chain(&a.shape[..rank - 1]).chain([&w.channels()]).copied().collect();
+            let y = TensorType::new(a.dtype, shape);
+            self.epilogue.check(self, &inputs[2..], &y, 1, Some(w.shape[0]))?;
+            return Ok(y);
+        }
         let shared = w.shape.len() == 2;
         let batched = w.shape.len() == rank && rank > 2 && w.shape[..rank - 2] == a.shape[..rank - 2];
         if !(shared || batched) || w.shape[w.shape.len() - 2] != rows {
@@ -100,14 +152,23 @@ impl Op for MatMul {
         let mut shape = a.shape.to_vec();
         shape[rank - 1] = w.channels();
         let y = TensorType::new(a.dtype, shape);
-        self.epilogue.check(self, &inputs[2..], &y, a.shape[0])?;
+        self.epilogue.check(self, &inputs[2..], &y, a.shape[0], None)?;
         Ok(y)
     }
 
     fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
         let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
         let (a, w) = (inputs[0], inputs[1]);
-        let e = Self::extents(a.ty(), w.ty());
+        if self.stacked {
+            let y = self.infer(&types).expect("inferred");
+            let one = MatMul::new(self.epilogue.clone());
+            let products = (0..w.shape()[0]).flat_map(|product| {
+                let own: Vec<HostTensor> = inputs[1..].iter().map(|x| part(x, product)).collect();
+                one.reference(&[a].into_iter().chain(&own).collect::<Vec<_>>()).into_data()
+            });
+            return HostTensor::new(y, products.collect());
+        }
+        let e = self.extents(a.ty(), w.ty());
         let w_rows = w.shape()[w.shape().len() - 2];
         let y = self.infer(&types).expect("inferred");
         let mut sums = vec![0.0f64; e.n];
@@ -133,7 +194,7 @@ impl Op for MatMul {
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
-        let e = Self::extents(&inputs[0], &inputs[1]);
+        let e = self.extents(&inputs[0], &inputs[1]);
         let y = TensorType::new(inputs[0].dtype, [e.batch * e.m, e.n]);
         Cost::new(2 * (e.batch * e.m * e.k * e.n) as u64, inputs, &y)
     }
@@ -143,8 +204,14 @@ impl Op for MatMul {
     }
 
     fn absorb(&self, next: &dyn Op, slot: usize, types: &[TensorType]) -> Option<Absorbed> {
-        let (epilogue, extra_operands) = self.epilogue.absorb(next, slot, types)?;
-        Some(Absorbed { op: Arc::new(MatMul { epilogue }), extra_operands })
+        let (epilogue, extra_operands) = self.epilogue.absorb(next, slot, types).filter(|_| !self.stacked)?;
+        Some(Absorbed { op: Arc::new(MatMul::new(epilogue)), extra_operands })
+    }
+
+    fn stacked(&self, inputs: &[TensorType]) -> Option<Arc<dyn Op>> {
+        let one = !self.stacked && inputs[1].shape.len() == 2;
+        let takes = one && !self.epilogue.batch_bias && !self.epilogue.residual;
+        takes.then(|| Arc::new(MatMul { stacked: true, ..self.clone() }) as Arc<dyn Op>)
     }
 
     fn cases(&self) -> Vec<Case> {
@@ -159,24 +226,40 @@ impl Op for MatMul {
             }
             cases.push(Case::new(plain.clone(), [f16([m, k]), f16([rows, n])]));
         }
+        // Several blocks of rows and columns of every variant.
+        cases.push(Case::new(plain.clone(), [f16([150, 70]), f16([72, 200])]));
         // Beyond any model's, for drivers that end long loops.
         cases.push(Case::new(plain.clone(), [f32([9, 65_536]), f32([65_536, 12])]));
         cases.push(Case::new(plain, [f32([3, 2, 7, 8]), f32([3, 2, 8, 9])]));
-        let bias = MatMul { epilogue: Epilogue::bias() };
+        let bias = MatMul::new(Epilogue::bias());
         cases.push(Case::new(bias, [f32([2, 5, 12]), f32([12, 10]), f32([10])]));
         for activation in super::Activation::ALL {
             let epilogue = Epilogue { bias: true, activation: Some(activation), ..Epilogue::default() };
-            cases.push(Case::new(MatMul { epilogue }, [f32([9, 12]), f32([12, 17]), f32([17])]));
+            cases.push(Case::new(MatMul::new(epilogue), [f32([9, 12]), f32([12, 17]), f32([17])]));
         }
         let full = Epilogue { bias: true, batch_bias: true, activation: None, residual: true };
         let types = [f32([2, 11, 16]), f32([16, 18]), f32([18]), f32([2, 18]), f32([2, 11, 18])];
-        cases.push(Case::new(MatMul { epilogue: full }, types));
+        cases.push(Case::new(MatMul::new(full), types));
+        let stacked = |epilogue| MatMul { epilogue, stacked: true };
+        let types = [f32([2, 19, 12]), f16([3, 12, 24]), f32([3, 24])];
+        cases.push(Case::new(stacked(Epilogue::bias()), types));
+        cases.push(Case::new(stacked(Epilogue::default()), [f32([1, 7, 6]), f32([2, 8, 10])]));
+        // Products whose rows begin where a small binding may.
+        let types = [f16([2, 160, 16]), f16([3, 16, 20]), f32([3, 20])];
+        cases.push(Case::new(stacked(Epilogue::bias()), types));
         cases
     }
 
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// One of the tensors that are stacked in `x`.
+fn part(x: &HostTensor, index: usize) -> HostTensor {
+    let shape = &x.shape()[1..];
+    let n = shape.iter().product::<usize>();
+    HostTensor::new(TensorType::new(x.ty().dtype, shape), x.data()[index * n..(index + 1) * n].to_vec())
 }
 
 fn join(dims: &[usize]) -> String {

@@ -92,6 +92,13 @@ impl Op for Slice {
         copy.variants(self.name(), x, &y, caps, |rows| source(rows.start)..source(rows.end - 1) + 1)
     }
 
+    fn view(&self, inputs: &[TensorType]) -> Option<u64> {
+        let x = &inputs[0];
+        let is_whole_rows = self.axis == 0 && x.shape.len() > 1;
+        let rows = x.rows() / x.shape[0].max(1);
+        is_whole_rows.then(|| (self.start * rows) as u64 * x.row_bytes())
+    }
+
     fn cost(&self, inputs: &[TensorType]) -> Cost {
         let y = self.infer(inputs).expect("inferred");
         Cost { flops: 0, bytes: 2 * y.bytes() }

@@ -32,6 +32,9 @@ pub struct Specialisation {
     pub subgroups: bool,
 }
 
+/// The flag of shaders that use cooperative matrices of f16.
+pub const COOPERATIVE: &str = "COOPERATIVE";
+
 /// The line of a file that declares its parameters.
 const IMMEDIATE_PARAMS: &str = "var<immediate> p: Params;";
 const UNIFORM_PARAMS: &str = "@group(1) @binding(0) var<uniform> p: Params;";
@@ -51,6 +54,9 @@ pub fn assemble<'a>(
         flags.insert(format!("{}_{}", name.to_uppercase(), dtype.to_string().to_uppercase()));
     }
     let mut text = String::new();
+    if flags.contains(COOPERATIVE) {
+        text.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+    }
     if target.enable_subgroups && specialisation.subgroups {
         text.push_str("enable subgroups;\n");
     }

@@ -18,7 +18,10 @@ struct Params {
     pad_top: u32, pad_left: u32,
 #else
     batches: u32,                       // products in the bound window; 1 if all rows share w
-    w_stride: u32,                      // quads from one batch's w to the next
+    a_rows: u32,                        // rows from one product's a to the next, 0 if they share it
+    w_stride: u32,                      // quads from one product's w to the next
+    bias_stride: u32,                   // quads from one product's bias to the next, 0 if they share it
+    first_product: u32,                 // product that the bound window starts with
 #endif
 }
 var<immediate> p: Params;
@@ -26,9 +29,9 @@ var<immediate> p: Params;
 #ifdef CONV
 @group(0) @binding(0) var<storage, read>       a: array<A4>;            // [B, H, W, C]
 #else
-@group(0) @binding(0) var<storage, read>       a: array<A4>;            // [batch, M, K]
+@group(0) @binding(0) var<storage, read>       a: array<A4>;            // [products or 1, M, K]
 #endif
-@group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [N]
+@group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [products or 1, N]
 @group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [rows / batch_rows, N]
 @group(0) @binding(4) var<storage, read>       residual: array<RESIDUAL4>;     // [rows, N]
 @group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [rows, N]
@@ -43,8 +46,8 @@ const OUTSIDE = 0xffffffffu;
 
 fn taps() -> u32 { return p.kernel_height * p.kernel_width; }
 
-fn row_at(index: u32) -> Row {
-    let pixel = index + p.first_row;
+fn row_at(product: u32, row: u32) -> Row {
+    let pixel = row + p.first_row;
     let inside = pixel % p.batch_rows;
     return Row(
         i32(pixel / p.batch_rows * p.height * p.width) - i32(p.first_pixel),
@@ -67,16 +70,18 @@ fn load_part(start: u32, k: u32) -> vec4<f32> {
 }
 
 fn batches() -> u32 { return 1u; }
-fn w_start(batch: u32) -> u32 { return 0u; }
+fn w_start(product: u32) -> u32 { return 0u; }
+fn bias_start(product: u32) -> u32 { return 0u; }
 #else
 struct Row { start: u32 }
 
 fn taps() -> u32 { return 1u; }
-fn row_at(index: u32) -> Row { return Row(index * p.k_quads); }
+fn row_at(product: u32, row: u32) -> Row { return Row((product * p.a_rows + row) * p.k_quads); }
 fn part_at(row: Row, tap: u32) -> u32 { return row.start; }
 fn load_part(start: u32, k: u32) -> vec4<f32> { return decode_a(a[start + k]); }
 fn batches() -> u32 { return p.batches; }
-fn w_start(batch: u32) -> u32 { return batch * p.w_stride; }
+fn w_start(product: u32) -> u32 { return (p.first_product + product) * p.w_stride; }
+fn bias_start(product: u32) -> u32 { return (p.first_product + product) * p.bias_stride; }
 #endif
 
 // sum + x * w for four terms of k: x holds one row's terms, w four columns of each.

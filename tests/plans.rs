@@ -78,7 +78,7 @@ fn every_value_keeps_its_buffer_until_it_was_read() {
             check_lifetimes(&graph, &plan).unwrap_or_else(|e| panic!("{} on {adapter}: {e}", program.name));
             if program.large {
                 let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-                let values: u64 = plan.steps.iter().map(|step| step.output_bytes).sum();
+                let values: u64 = plan.steps.iter().map(|step| step.output_type.bytes()).sum();
                 println!(
                     "{} on {adapter}: {} MiB in {} slots, the largest of {} MiB, for {} MiB of values",
                     program.name,
@@ -314,8 +314,8 @@ fn check_bindings(plan: &Plan, caps: &Caps) -> Result<(), String> {
 
 fn operand_bytes(step: &PlanStep, bind: &Bind) -> u64 {
     match bind.operand {
-        Operand::Input(i) => step.input_bytes[i],
-        Operand::Output => step.output_bytes,
+        Operand::Input(i) => step.input_types[i].bytes(),
+        Operand::Output => step.output_type.bytes(),
         Operand::Scratch(i) => step.variant.scratch[i].bytes(),
     }
 }

@@ -124,7 +124,7 @@ impl Program {
 
     fn flops(&self, launch: usize) -> u64 {
         let step = self.step(launch);
-        step.flops / step.variant.dispatches.len() as u64
+        step.cost.flops / step.variant.dispatches.len() as u64
     }
 
     fn submit(
@@ -268,8 +268,8 @@ impl Program {
 /// Bytes of the operand itself: its slot may be larger.
 fn operand_bytes(step: &PlanStep, bind: &Bind) -> u64 {
     match bind.operand {
-        Operand::Input(i) => step.input_bytes[i],
-        Operand::Output => step.output_bytes,
+        Operand::Input(i) => step.input_types[i].bytes(),
+        Operand::Output => step.output_type.bytes(),
         Operand::Scratch(i) => step.variant.scratch[i].bytes(),
     }
 }

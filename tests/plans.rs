@@ -80,7 +80,7 @@ fn every_value_keeps_its_buffer_until_it_was_read() {
             check_lifetimes(&graph, &plan).unwrap_or_else(|e| panic!("{} on {adapter}: {e}", program.name));
             if program.large {
                 let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-                let values: u64 = plan.steps.iter().map(|step| step.output_bytes).sum();
+                let values: u64 = plan.steps.iter().map(|step| step.output_type.bytes()).sum();
                 println!(
                     "{} on {adapter}: {} MiB in {} slots, the largest of {} MiB, for {} MiB of values",
                     program.name,
@@ -319,8 +319,8 @@ fn check_bindings(plan: &Plan, caps: &Caps) -> Result<(), String> {
 /// Where in its place an operand begins, and its bytes.
 fn operand(step: &PlanStep, bind: &Bind) -> (u64, u64) {
     match bind.operand {
-        Operand::Input(i) => (step.input_offsets[i], step.input_bytes[i]),
-        Operand::Output => (0, step.output_bytes),
+        Operand::Input(i) => (step.input_offsets[i], step.input_types[i].bytes()),
+        Operand::Output => (0, step.output_type.bytes()),
         Operand::Scratch(i) => (0, step.variant.scratch[i].bytes()),
     }
 }

@@ -46,6 +46,12 @@ pub(crate) enum Command {
     /// Lists its family, parts, tensors, dtypes and bytes, and what is missing. Only headers are read, so that a file of many
     /// gigabytes takes no longer than a small one.
     Inspect(InspectArgs),
+    /// Say where the time goes: milliseconds, GFLOP/s and GB/s of every kernel and layer.
+    ///
+    /// Runs each part of a picture's making and times every dispatch on the adapter: text encoders, what is computed once for a
+    /// prompt, one step of the denoiser, the decoder. Speeds are compared with what a large matrix product and a large sum
+    /// reach on the same adapter.
+    Profile(ProfileArgs),
     /// Check this adapter's results against references.
     ///
     /// Compares every variant of every kernel with its reference on the CPU, or a recorded PyTorch run with ours stage by
@@ -72,13 +78,8 @@ Examples:
 The same seed, model, adapter and driver give the same file. A PNG holds its settings in the text
 `parameters`, as the A1111 web UI writes them.")]
 pub(crate) struct GenerateArgs {
-    /// Model: a diffusers folder or a .safetensors file of Stable Diffusion 1.x, 2.x or XL [default: the built-in one]
-    #[arg(short, long, value_name = "PATH", help_heading = "Model")]
-    pub(crate) model: Option<PathBuf>,
-
-    /// Autoencoder in place of the model's: a diffusers folder or a .safetensors file
-    #[arg(long, value_name = "PATH", help_heading = "Model")]
-    pub(crate) vae: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: ModelArgs,
 
     /// Model that does the last steps, such as SDXL's refiner
     #[arg(long, value_name = "PATH", help_heading = "Model")]
@@ -89,18 +90,9 @@ pub(crate) struct GenerateArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) refiner_start: Option<f64>,
 
-    /// Storage of weights and activations: auto, f32 or f16; auto takes f16 where the model has it, on a GPU
-    #[arg(long, value_enum, default_value_t, help_heading = "Model", hide_possible_values = true)]
-    pub(crate) precision: PrecisionArg,
-
     /// What the model predicts: eps (the noise) or v (the velocity) [default: what its scheduler says]
     #[arg(long, value_enum, help_heading = "Model", hide_possible_values = true)]
     pub(crate) prediction: Option<PredictionArg>,
-
-    /// Adapter: auto, a number from `photogram devices`, or a part of its name
-    #[arg(long, value_name = "ADAPTER", default_value = "auto")]
-    #[arg(help_heading = "Model", value_parser = parse_adapter)]
-    pub(crate) adapter: AdapterChoice,
 
     /// What the picture shows
     #[arg(short, long, value_name = "TEXT", help_heading = "Picture", allow_hyphen_values = true)]
@@ -110,17 +102,10 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "TEXT", help_heading = "Picture", allow_hyphen_values = true)]
     pub(crate) negative_prompt: Option<String>,
 
-    /// Width in pixels, a multiple of 8 for most models [default: the model's own, or that of --init-img]
-    #[arg(short = 'W', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) width: Option<usize>,
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
 
-    /// Height in pixels [default: as for --width]
-    #[arg(short = 'H', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) height: Option<usize>,
-
-    /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height
+    /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height where these are given
     #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
     pub(crate) init_img: Option<PathBuf>,
 
@@ -133,11 +118,6 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "COUNT", help_heading = "Sampling", value_parser = parse_count)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) steps: Option<usize>,
-
-    /// Guidance: how hard to push towards the prompt; 1 is none [default: 7; 3 for the built-in model]
-    #[arg(long, value_name = "NUMBER", help_heading = "Sampling", value_parser = parse_number)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) cfg_scale: Option<f64>,
 
     /// Take back a part of the contrast that guidance adds: 0 (nothing) to 1; about 0.7 for zero-terminal-SNR models
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, help_heading = "Sampling")]
@@ -224,6 +204,46 @@ pub(crate) struct GenerateArgs {
     pub(crate) quiet: bool,
 }
 
+/// Words that say what to run, and on what.
+#[derive(Args, Debug)]
+pub(crate) struct ModelArgs {
+    /// Model: a diffusers folder or a .safetensors file of Stable Diffusion 1.x, 2.x or XL [default: the built-in one]
+    #[arg(short, long, value_name = "PATH", help_heading = "Model")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Autoencoder in place of the model's: a diffusers folder or a .safetensors file
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub(crate) vae: Option<PathBuf>,
+
+    /// Storage of weights and activations: auto, f32 or f16; auto takes f16 where the model has it, on a GPU
+    #[arg(long, value_enum, default_value_t, help_heading = "Model", hide_possible_values = true)]
+    pub(crate) precision: PrecisionArg,
+
+    /// Adapter: auto, a number from `photogram devices`, or a part of its name
+    #[arg(long, value_name = "ADAPTER", default_value = "auto")]
+    #[arg(help_heading = "Model", value_parser = parse_adapter)]
+    pub(crate) adapter: AdapterChoice,
+}
+
+/// Words that say how large the work of one step is.
+#[derive(Args, Debug)]
+pub(crate) struct ShapeArgs {
+    /// Width in pixels, a multiple of 8 for most models [default: the model's own]
+    #[arg(short = 'W', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) width: Option<usize>,
+
+    /// Height in pixels [default: the model's own]
+    #[arg(short = 'H', long, value_name = "PIXELS", help_heading = "Picture", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) height: Option<usize>,
+
+    /// Guidance: how hard to push towards the prompt; 1 is none [default: 7; 3 for the built-in model]
+    #[arg(long, value_name = "NUMBER", help_heading = "Sampling", value_parser = parse_number)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) cfg_scale: Option<f64>,
+}
+
 /// Words of `devices`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -250,6 +270,62 @@ pub(crate) struct InspectArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Words of `profile`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  photogram profile
+  photogram profile -m path/to/sd15 -W 512 -H 512 --trace out.json
+  photogram profile -m path/to/sd15 --cfg-scale 1 --precision f16 --depth 4 --top 50
+
+ms, GFLOP/s and GB/s are those of kernels on the adapter. GB/s counts operands and results once. The
+peak of an operation is the smaller of the peak GFLOP/s and its FLOP per byte times the peak GB/s.
+Above 100% it was faster than what the peaks were measured by: its operands came from caches, say.
+A refiner and an initial picture's encoder are not measured.")]
+pub(crate) struct ProfileArgs {
+    #[command(flatten)]
+    pub(crate) source: ModelArgs,
+
+    /// What is encoded; kernels take as long whatever it says
+    #[arg(short, long, value_name = "TEXT", default_value = "", help_heading = "Picture")]
+    #[arg(allow_hyphen_values = true, hide_default_value = true)]
+    pub(crate) prompt: String,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    /// Runs of which each figure is the median, after one to warm up
+    #[arg(long, value_name = "COUNT", default_value_t = 3, help_heading = "Measuring")]
+    #[arg(value_parser = parse_count, allow_negative_numbers = true)]
+    pub(crate) repeat: usize,
+
+    /// Time dispatches by repeating each until the host's clock can tell, as on an adapter without timestamps
+    #[arg(long, help_heading = "Measuring")]
+    pub(crate) wall: bool,
+
+    /// Names of a module path that make a layer; a number belongs to the name before it
+    #[arg(long, value_name = "COUNT", default_value_t = 3, help_heading = "Output")]
+    #[arg(value_parser = parse_count, allow_negative_numbers = true)]
+    pub(crate) depth: usize,
+
+    /// Rows of each table; those after them are added up
+    #[arg(long, value_name = "COUNT", default_value_t = 12, help_heading = "Output")]
+    #[arg(value_parser = parse_count, allow_negative_numbers = true)]
+    pub(crate) top: usize,
+
+    /// Write every dispatch to a JSON file for ui.perfetto.dev or chrome://tracing, one after the other without gaps
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Print JSON: all rows, and every dispatch
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Print no progress
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
 }
 
 /// Words of `validate`.
@@ -425,7 +501,7 @@ mod tests {
     #[test]
     fn upper_case_letters_are_the_sides_of_the_picture() {
         let args = generate(&["-W", "64", "-H", "72", "-s", "-1"]);
-        assert_eq!((args.width, args.height, args.seed), (Some(64), Some(72), -1));
+        assert_eq!((args.shape.width, args.shape.height, args.seed), (Some(64), Some(72), -1));
     }
 
     #[test]

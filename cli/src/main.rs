@@ -18,6 +18,7 @@ mod report;
 mod request;
 mod sampler_names;
 mod tables;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ async fn run() -> Result<(), Failure> {
         Command::Generate(args) => commands::generate::run(&args).await,
         Command::Devices(args) => commands::devices::run(&args).await,
         Command::Inspect(args) => commands::inspect::run(&args).await,
+        Command::Profile(args) => commands::profile::run(&args).await,
         Command::Validate(args) => commands::validate::run(&args).await,
     }
 }

@@ -1,4 +1,4 @@
-//! What the words of `generate` ask of the engine.
+//! What the words of `generate` and `profile` ask of the engine.
 
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{
@@ -6,7 +6,7 @@ use engine::pipelines::{
 };
 use loaders::RgbPicture;
 
-use crate::args::{GenerateArgs, PrecisionArg, PredictionArg, RngArg};
+use crate::args::{GenerateArgs, ModelArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs};
 use crate::builtin;
 use crate::failure::{Code, Failure};
 
@@ -29,6 +29,17 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::F16 => Precision::F16,
         }
+    }
+}
+
+/// Opens the model that the words name.
+///
+/// # Errors    those of reading it
+pub(crate) async fn open_model(args: &ModelArgs) -> Result<Model, Failure> {
+    let (vae, precision) = (args.vae.as_deref(), args.precision.into());
+    match &args.model {
+        Some(path) => Ok(Model::open(path, vae, precision).await?),
+        None => builtin::open(vae, precision).await,
     }
 }
 
@@ -56,20 +67,14 @@ pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
 ///
 /// # Errors    those of reading the initial picture, and of [`Model::check`]
 pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Request, Failure> {
-    let is_builtin = args.model.is_none();
     let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
-    let size = picture_size(args, picture.as_ref(), model);
+    let size = picture_size(&args.shape, picture.as_ref(), model);
+    let plain = plain_request(&args.prompt, &args.source, &args.shape, model);
     let mut request = Request {
-        prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         guidance_rescale: args.guidance_rescale,
         size,
-        steps: args.steps.unwrap_or(if is_builtin { builtin::STEPS } else { STEPS }),
-        guidance: GuidanceScale(args.cfg_scale.unwrap_or(if is_builtin {
-            builtin::CFG_SCALE
-        } else {
-            CFG_SCALE
-        })),
+        steps: args.steps.unwrap_or(plain.steps),
         seed: if args.seed < 0 { random_seed() } else { Seed::from(args.seed) },
         rng: match args.rng {
             RngArg::Cpu => RngKind::Cpu,
@@ -82,9 +87,9 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
             PredictionArg::Eps => PredictionType::Epsilon,
             PredictionArg::V => PredictionType::V,
         }),
-        init: None,
         told: told(args),
         refiner_start: args.refiner_start.unwrap_or(Request::REFINER_START),
+        ..plain
     };
     if let Some(picture) = picture {
         // No picture is stretched to a size that cannot be drawn.
@@ -93,6 +98,31 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
         request.init = Some(InitImage { image, strength: args.strength.unwrap_or(STRENGTH) });
     }
     Ok(request)
+}
+
+/// A picture of which no more is said than these words.
+pub(crate) fn plain_request(prompt: &str, source: &ModelArgs, shape: &ShapeArgs, model: &Model) -> Request {
+    let (steps, cfg_scale) = match source.model {
+        None => (builtin::STEPS, builtin::CFG_SCALE),
+        Some(_) => (STEPS, CFG_SCALE),
+    };
+    Request {
+        prompt: prompt.to_owned(),
+        negative_prompt: None,
+        guidance_rescale: 0.0,
+        size: picture_size(shape, None, model),
+        steps,
+        guidance: GuidanceScale(shape.cfg_scale.unwrap_or(cfg_scale)),
+        seed: Seed(0),
+        rng: RngKind::Cpu,
+        sampler: None,
+        schedule: None,
+        spacing: None,
+        prediction: None,
+        init: None,
+        told: Told::default(),
+        refiner_start: Request::REFINER_START,
+    }
 }
 
 /// What SDXL is told besides the prompt.
@@ -112,14 +142,14 @@ fn told(args: &GenerateArgs) -> Told {
 
 /// The size asked for; a side that is not takes the initial picture's, rounded down to what the model can draw, or the
 /// model's own.
-fn picture_size(args: &GenerateArgs, picture: Option<&RgbPicture>, model: &Model) -> PixelSize {
+fn picture_size(shape: &ShapeArgs, picture: Option<&RgbPicture>, model: &Model) -> PixelSize {
     let multiple = model.edge_multiple();
     let edge = |asked: Option<usize>, found: fn(&RgbPicture) -> u32| match (asked, picture) {
         (Some(edge), _) => edge,
         (None, Some(picture)) => (found(picture) as usize / multiple * multiple).max(model.least_edge()),
         (None, None) => model.native_edge(),
     };
-    PixelSize { width: edge(args.width, RgbPicture::width), height: edge(args.height, RgbPicture::height) }
+    PixelSize { width: edge(shape.width, RgbPicture::width), height: edge(shape.height, RgbPicture::height) }
 }
 
 /// The picture at another size.

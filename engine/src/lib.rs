@@ -3,7 +3,7 @@
 //! Modules in processing order: [`models`] are built from [`nn`]'s layers into a [`graph`], whose parameters [`weights`] takes
 //! from a checkpoint; [`plan`] puts it in order and memory, [`device`] runs it. [`samplers`] and [`noise`] are arithmetic on
 //! the host, and [`pipelines`] is where all of it becomes a picture. [`reference`](mod@reference) runs a graph on the CPU and
-//! [`validate`] compares.
+//! [`validate`] compares; [`profile`] says where the time goes.
 
 mod compile;
 pub mod device;
@@ -14,6 +14,7 @@ pub mod nn;
 pub mod noise;
 pub mod pipelines;
 pub mod plan;
+pub mod profile;
 pub mod recorded;
 pub mod reference;
 pub mod samplers;

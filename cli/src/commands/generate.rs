@@ -10,14 +10,13 @@ use loaders::RgbPicture;
 use serde_json::json;
 
 use crate::args::GenerateArgs;
-use crate::builtin;
 use crate::dump::{Dump, dump_path};
 use crate::failure::{Code, Failure};
 use crate::metadata::{KEYWORD, SOFTWARE, Settings};
 use crate::noise::{Noise, read_latents};
 use crate::output::{check_writable, picture_paths, write_json, write_picture};
 use crate::report::{Report, Verbosity};
-use crate::request::{build_request, check_args};
+use crate::request::{build_request, check_args, open_model};
 
 /// Seconds of each stage, over all pictures.
 #[derive(Default)]
@@ -49,13 +48,9 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let report = Report::new(verbosity);
 
     report.stage("opening the model");
-    let vae = args.vae.as_deref();
-    let model = match &args.model {
-        Some(path) => Model::open(path, vae, args.precision.into()).await?,
-        None => builtin::open(vae, args.precision.into()).await?,
-    };
+    let model = open_model(&args.source).await?;
     let model = match &args.refiner {
-        Some(path) => model.with_refiner(Model::open(path, None, args.precision.into()).await?)?,
+        Some(path) => model.with_refiner(Model::open(path, None, args.source.precision.into()).await?)?,
         None => model,
     };
     let request = build_request(args, &model)?;
@@ -69,7 +64,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     }
 
     report.stage("compiling kernels, loading weights");
-    let gpu = Gpu::open(args.adapter.clone()).await?;
+    let gpu = Gpu::open(args.source.adapter.clone()).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu, model);
@@ -182,7 +177,7 @@ impl Drawing<'_> {
         let picture = RgbPicture::new(size.width as u32, size.height as u32, image.to_rgb8());
         let picture =
             picture.ok_or_else(|| Failure::new(Code::Bug, format!("a picture of {size} pixels")))?;
-        let vae = self.args.vae.as_ref().and_then(|path| path.file_name());
+        let vae = self.args.source.vae.as_ref().and_then(|path| path.file_name());
         let vae = vae.map(|name| name.to_string_lossy());
         let settings = Settings {
             request,

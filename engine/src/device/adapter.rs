@@ -27,7 +27,7 @@ pub struct AdapterReport {
     pub subgroups: Option<(u32, u32)>,
     /// Cooperative matrices as `MxNxK ab->cr`.
     pub cooperative_matrices: Vec<String>,
-    /// Timestamps inside passes.
+    /// Timestamps, by which `profile` times kernels.
     pub timestamps: bool,
     /// Whether `auto` takes it.
     pub chosen: bool,
@@ -148,15 +148,19 @@ fn report(index: usize, adapter: &wgpu::Adapter, best: Option<usize>) -> Adapter
             .iter()
             .map(|p| format!("{}x{}x{} {:?}->{:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type))
             .collect(),
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         chosen,
         reason,
     }
 }
 
-/// The features kernels use, as far as the adapter has them.
+/// The features that kernels and timing use, as far as the adapter has them.
 pub(super) fn wanted_features(available: wgpu::Features) -> wgpu::Features {
-    available & (wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP)
+    available
+        & (wgpu::Features::IMMEDIATES
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
 }
 
 /// What kernels on matrix units need.

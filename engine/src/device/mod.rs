@@ -1,10 +1,11 @@
-//! The only place that says wgpu: adapters, memory, pipelines, and running a plan.
+//! The only place that says wgpu: adapters, memory, pipelines, running a plan and timing it.
 
 mod adapter;
 mod error;
 mod gpu;
 mod pipelines;
 mod program;
+mod timing;
 mod transfer;
 mod trusted;
 
@@ -12,3 +13,4 @@ pub use adapter::{AdapterChoice, AdapterReport, list_adapters};
 pub use error::DeviceError;
 pub use gpu::{DeviceTensor, Gpu, GpuOptions};
 pub use program::Program;
+pub use timing::{Clock, DispatchTime, HostTime};

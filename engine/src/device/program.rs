@@ -86,17 +86,38 @@ impl Program {
         inputs: &[DeviceTensor],
         outputs: &[DeviceTensor],
     ) -> Result<(), DeviceError> {
-        check_types("input", &self.plan.inputs, inputs);
-        check_types("output", &self.plan.outputs, outputs);
-        let limit =
-            if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION };
-        let chosen: Vec<usize> =
-            (0..self.launches.len()).filter(|l| rates.contains(&self.step(*l).rate)).collect();
-        for batch in batches(&chosen, |l| self.flops(*l), limit) {
+        let launches = self.checked_launches(rates, inputs, outputs);
+        for batch in self.batches(gpu, &launches) {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
             gpu.throttle(submission).await?;
         }
         gpu.check()
+    }
+
+    /// The launches of the given rates, once inputs and outputs are known to be those of the plan.
+    pub(super) fn checked_launches(
+        &self,
+        rates: &[Rate],
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceTensor],
+    ) -> Vec<usize> {
+        check_types("input", &self.plan.inputs, inputs);
+        check_types("output", &self.plan.outputs, outputs);
+        (0..self.launches.len()).filter(|l| rates.contains(&self.step(*l).rate)).collect()
+    }
+
+    /// `launches` in runs of one submission each.
+    pub(super) fn batches<'l>(&self, gpu: &Gpu, launches: &'l [usize]) -> Vec<&'l [usize]> {
+        batches(launches, |l| self.flops(*l), self.flops_per_submission(gpu))
+    }
+
+    pub(super) fn flops_per_submission(&self, gpu: &Gpu) -> u64 {
+        if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION }
+    }
+
+    /// A launch's operation in the plan, and its place among the operation's dispatches.
+    pub(super) fn numbers(&self, launch: usize) -> (usize, usize) {
+        (self.launches[launch].step, self.launches[launch].dispatch)
     }
 
     fn prepare(&self, gpu: &Gpu) -> Result<Vec<Launch>, DeviceError> {
@@ -122,42 +143,54 @@ impl Program {
         &self.plan.steps[self.launches[launch].step]
     }
 
-    fn flops(&self, launch: usize) -> u64 {
+    pub(super) fn flops(&self, launch: usize) -> u64 {
         let step = self.step(launch);
-        step.flops / step.variant.dispatches.len() as u64
+        step.cost.flops / step.variant.dispatches.len() as u64
     }
 
-    fn submit(
+    pub(super) fn submit(
         &self,
         gpu: &Gpu,
         batch: &[usize],
         inputs: &[DeviceTensor],
         outputs: &[DeviceTensor],
     ) -> Result<wgpu::SubmissionIndex, DeviceError> {
-        let groups: Result<Vec<wgpu::BindGroup>, DeviceError> =
-            batch.iter().map(|launch| self.group(gpu, *launch, inputs, outputs)).collect();
-        let groups = groups?;
+        let groups = self.groups(gpu, batch, inputs, outputs)?;
         gpu.checked(|| {
             let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             for (number, group) in batch.iter().zip(&groups) {
-                let launch = &self.launches[*number];
-                let dispatch = &self.step(*number).variant.dispatches[launch.dispatch];
-                pass.set_pipeline(&launch.pipeline.pipeline);
-                pass.set_bind_group(0, group, &[]);
-                match &self.uniforms {
-                    Some((_, uniform)) => {
-                        let offset = *number as u64 * PARAMS_STRIDE;
-                        pass.set_bind_group(1, uniform, &[offset as u32]);
-                    }
-                    None => pass.set_immediates(0, bytemuck::cast_slice(&dispatch.params)),
-                }
-                let [x, y, z] = dispatch.grid;
-                pass.dispatch_workgroups(x, y, z);
+                self.record(&mut pass, *number, group);
             }
             drop(pass);
             gpu.queue().submit([encoder.finish()])
         })
+    }
+
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, number: usize, group: &wgpu::BindGroup) {
+        let launch = &self.launches[number];
+        let dispatch = &self.step(number).variant.dispatches[launch.dispatch];
+        pass.set_pipeline(&launch.pipeline.pipeline);
+        pass.set_bind_group(0, group, &[]);
+        match &self.uniforms {
+            Some((_, uniform)) => {
+                let offset = number as u64 * PARAMS_STRIDE;
+                pass.set_bind_group(1, uniform, &[offset as u32]);
+            }
+            None => pass.set_immediates(0, bytemuck::cast_slice(&dispatch.params)),
+        }
+        let [x, y, z] = dispatch.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+
+    pub(super) fn groups(
+        &self,
+        gpu: &Gpu,
+        batch: &[usize],
+        inputs: &[DeviceTensor],
+        outputs: &[DeviceTensor],
+    ) -> Result<Vec<wgpu::BindGroup>, DeviceError> {
+        batch.iter().map(|launch| self.group(gpu, *launch, inputs, outputs)).collect()
     }
 
     fn group(

@@ -11,6 +11,7 @@ mod model;
 mod picture;
 mod pipeline;
 mod presets;
+mod profile;
 mod request;
 mod run;
 mod single_file;

@@ -221,7 +221,7 @@ impl Pipeline {
         self.base.denoiser(&self.gpu, shape).await
     }
 
-    async fn decoder(&mut self, [height, width]: [usize; 2]) -> Result<Rc<Program>, Error> {
+    pub(super) async fn decoder(&mut self, [height, width]: [usize; 2]) -> Result<Rc<Program>, Error> {
         let key = ([height, width], self.vae_dtype);
         if let Some(program) = self.decoders.get(&key) {
             return Ok(program.clone());
@@ -254,7 +254,7 @@ impl Pipeline {
         Ok(program)
     }
 
-    fn latent_extent(&self, size: PixelSize) -> [usize; 2] {
+    pub(super) fn latent_extent(&self, size: PixelSize) -> [usize; 2] {
         let downscale = self.model().vae.config.downscale();
         [size.height / downscale, size.width / downscale]
     }

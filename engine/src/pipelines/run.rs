@@ -178,7 +178,16 @@ impl Stage {
 
     /// The prediction for the latent `x` in `step`.
     async fn evaluate(&self, gpu: &Gpu, x: &DeviceTensor, step: &Step) -> Result<DeviceTensor, Error> {
-        let Evaluation { input_scale, time, output } = &self.evaluation;
+        let inputs = self.inputs(gpu, x, step).await?;
+        let rates: &[Rate] = if self.done == 0 { &ALL } else { &[Rate::Step] };
+        let output = &self.evaluation.output;
+        self.program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
+        Ok(output.clone())
+    }
+
+    /// The program's inputs for the latent `x` in `step`.
+    async fn inputs(&self, gpu: &Gpu, x: &DeviceTensor, step: &Step) -> Result<Vec<DeviceTensor>, Error> {
+        let Evaluation { input_scale, time, .. } = &self.evaluation;
         gpu.upload(input_scale, &coefficients(&[step.input_scale])).await?;
         let (batch, dtype) = (time.ty().shape[0], time.ty().dtype);
         gpu.upload(time, &self.unet.time_input(step.timestep.0, batch, dtype)).await?;
@@ -186,9 +195,7 @@ impl Stage {
         inputs.extend(self.guidance.iter().cloned());
         inputs.extend([self.context.clone(), time.clone()]);
         inputs.extend(self.added.clone());
-        let rates: &[Rate] = if self.done == 0 { &ALL } else { &[Rate::Step] };
-        self.program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
-        Ok(output.clone())
+        Ok(inputs)
     }
 }
 
@@ -291,6 +298,23 @@ impl<'p> Run<'p> {
         let stage = Stage::new(gpu, stack, program, conditioning, trajectory, &self.request).await?;
         self.stage = Stage { is_refiner: true, ..stage };
         Ok(())
+    }
+
+    /// The denoiser with the inputs of the first step, and its output.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(super) async fn first_evaluation(
+        &self,
+    ) -> Result<(Rc<Program>, Vec<DeviceTensor>, DeviceTensor), Error> {
+        let step = &self.stage.trajectory.steps[0];
+        let inputs = self.stage.inputs(&self.pipeline.gpu, &self.x, step).await?;
+        Ok((self.stage.program.clone(), inputs, self.stage.evaluation.output.clone()))
+    }
+
+    /// The latent on the device as it is now.
+    pub(super) fn x(&self) -> &DeviceTensor {
+        &self.x
     }
 
     /// The latent as it is now, `[C, h, w]`; waits for all steps so far.

@@ -12,7 +12,7 @@ use super::model::{Model, Precision};
 use super::pipeline::{ALL, check_finite};
 use super::request::Request;
 use crate::compile::compile;
-use crate::device::{Gpu, Program};
+use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
 
 /// Text encoders with more bytes than this leave the device when they have encoded a prompt: they would stand idle beside the
@@ -81,13 +81,9 @@ impl Stack {
     /// [`Error`] of the files or the device; [`Error::NotFinite`].
     pub(super) async fn condition(&mut self, gpu: &Gpu, request: &Request) -> Result<Conditioning, Error> {
         let guided = request.guidance.is_on();
-        let negative = request.negative_prompt.clone();
         let prompts = Prompts {
-            zeroes_first: guided && negative.is_none() && self.model.zeros_for_no_prompt,
-            texts: match guided {
-                true => vec![negative.unwrap_or_default(), request.prompt.clone()],
-                false => vec![request.prompt.clone()],
-            },
+            zeroes_first: guided && request.negative_prompt.is_none() && self.model.zeros_for_no_prompt,
+            texts: texts(request),
         };
         let encoded = match &self.encoded {
             Some((known, encoded)) if *known == prompts => encoded.clone(),
@@ -105,46 +101,67 @@ impl Stack {
         Ok(Conditioning { context: encoded.context, pooled: encoded.pooled, numbers })
     }
 
-    async fn encode(&mut self, gpu: &Gpu, prompts: Prompts) -> Result<Encoded, Error> {
-        let releases = self.model.text_bytes() > RESIDENT_TEXT_BYTES;
-        let (mut contexts, mut pooled) = (Vec::new(), None);
-        for (place, text) in self.model.text.iter().enumerate() {
-            let network = &text.network;
-            let ids: Vec<Vec<u32>> = prompts.texts.iter().map(|prompt| text.tokens(prompt)).collect();
-            let (batch, tokens) = (ids.len(), text.prompt_tokens());
-            let embedded = network.embed(&ids).await?;
-            let ty = TensorType::f32([batch, tokens, network.config.width]);
-            let embedded = gpu.upload_new("embeddings", &HostTensor::new(ty, embedded)).await?;
-            let program = match self.encoders.get(&[place, batch]) {
-                Some(program) => program.clone(),
-                None => {
-                    let (mut net, results) = network.build(batch, tokens, self.dtype, text.outputs)?;
-                    results.iter().for_each(|result| net.graph.output(*result));
-                    let program = Rc::new(compile(gpu, &net.graph, &network.weights).await?);
-                    self.encoders.insert([place, batch], program.clone());
-                    program
-                }
-            };
-            let mut outputs = Vec::new();
-            for (_, ty) in &program.plan().outputs {
-                outputs.push(gpu.allocate("text encoder's result", ty.clone())?);
+    /// The text encoder at `place` before it encodes `prompts`.
+    ///
+    /// # Errors
+    /// [`Error`] of the files or the device.
+    pub(super) async fn text_work(
+        &mut self,
+        gpu: &Gpu,
+        place: usize,
+        prompts: &[String],
+    ) -> Result<TextWork, Error> {
+        let text = &self.model.text[place];
+        let network = &text.network;
+        let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| text.tokens(prompt)).collect();
+        let (batch, tokens) = (ids.len(), text.prompt_tokens());
+        let embedded = network.embed(&ids).await?;
+        let ty = TensorType::f32([batch, tokens, network.config.width]);
+        let embedded = gpu.upload_new("embeddings", &HostTensor::new(ty, embedded)).await?;
+        let program = match self.encoders.get(&[place, batch]) {
+            Some(program) => program.clone(),
+            None => {
+                let (mut net, results) = network.build(batch, tokens, self.dtype, text.outputs)?;
+                results.iter().for_each(|result| net.graph.output(*result));
+                let program = Rc::new(compile(gpu, &net.graph, &network.weights).await?);
+                self.encoders.insert([place, batch], program.clone());
+                program
             }
+        };
+        let mut outputs = Vec::new();
+        for (_, ty) in &program.plan().outputs {
+            outputs.push(gpu.allocate("text encoder's result", ty.clone())?);
+        }
+        Ok(TextWork { ids, program, embedded, outputs })
+    }
+
+    /// Takes the text encoder at `place` off the device if all of them are too large to stay.
+    pub(super) fn release_large_text(&mut self, place: usize) {
+        if self.model.text_bytes() > RESIDENT_TEXT_BYTES {
+            self.encoders.clear();
+            self.model.text[place].network.weights.release();
+        }
+    }
+
+    async fn encode(&mut self, gpu: &Gpu, prompts: Prompts) -> Result<Encoded, Error> {
+        let (mut contexts, mut pooled) = (Vec::new(), None);
+        for place in 0..self.model.text.len() {
+            let TextWork { ids, program, embedded, outputs } =
+                self.text_work(gpu, place, &prompts.texts).await?;
             program.run(gpu, &ALL, &[embedded], &outputs).await?;
             let mut values = Vec::new();
             for output in &outputs {
                 values.push(gpu.read(output).await?);
             }
+            let text = &self.model.text[place];
             if text.outputs.pooled
                 && let Some(projected) = values.pop()
             {
-                let positions: Vec<usize> = ids.iter().map(|ids| network.pooled_position(ids)).collect();
-                pooled = Some(picked(&projected, &positions));
+                let positions = ids.iter().map(|ids| text.network.pooled_position(ids));
+                pooled = Some(picked(&projected, &positions.collect::<Vec<_>>()));
             }
             contexts.append(&mut values);
-            if releases {
-                self.encoders.clear();
-                network.weights.release();
-            }
+            self.release_large_text(place);
         }
         let encoded = Encoded { context: side_by_side(&contexts), pooled };
         let encoded = if prompts.zeroes_first { encoded.without_negative() } else { encoded };
@@ -155,6 +172,22 @@ impl Stack {
         self.encoded = Some((prompts, encoded.clone()));
         Ok(encoded)
     }
+}
+
+/// What is encoded for `request`, in the order of a batch.
+pub(super) fn texts(request: &Request) -> Vec<String> {
+    let negative = || request.negative_prompt.clone().unwrap_or_default();
+    let negative = request.guidance.is_on().then(negative);
+    negative.into_iter().chain([request.prompt.clone()]).collect()
+}
+
+/// A text encoder with prompts before it.
+pub(super) struct TextWork {
+    /// The tokens of each prompt.
+    ids: Vec<Vec<u32>>,
+    pub(super) program: Rc<Program>,
+    pub(super) embedded: DeviceTensor,
+    pub(super) outputs: Vec<DeviceTensor>,
 }
 
 fn activation_dtype(gpu: &Gpu, model: &Model) -> DType {

@@ -6,7 +6,7 @@ mod slots;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kernels::{Bind, Caps, Op, OpError, Operand, TensorType, Variant};
+use kernels::{Bind, Caps, Cost, Op, OpError, Operand, TensorType, Variant};
 
 use crate::graph::{Graph, Param, Rate, Source, ValueId};
 use slots::SlotPool;
@@ -37,26 +37,26 @@ pub struct PlanStep {
     pub variant: Variant,
     /// Its operands.
     pub inputs: Vec<Place>,
-    /// Bytes of each operand: its place may hold more.
-    pub input_bytes: Vec<u64>,
+    /// Types of the operands: their places may hold more.
+    pub input_types: Vec<TensorType>,
     /// Where in its place each operand begins, in bytes: a multiple of the adapter's binding alignment.
     pub input_offsets: Vec<u64>,
     /// Its result.
     pub output: Place,
-    /// Bytes of the result.
-    pub output_bytes: u64,
+    /// Type of the result.
+    pub output_type: TensorType,
     /// Intermediate tensors of the variant.
     pub scratch: Vec<Place>,
-    /// Floating-point operations.
-    pub flops: u64,
+    /// Arithmetic and traffic.
+    pub cost: Cost,
 }
 
 impl PlanStep {
     /// The bytes of its place that a binding covers, `(offset, length)`.
     pub fn window(&self, bind: &Bind) -> (u64, u64) {
         let (start, bytes) = match bind.operand {
-            Operand::Input(i) => (self.input_offsets[i], self.input_bytes[i]),
-            Operand::Output => (0, self.output_bytes),
+            Operand::Input(i) => (self.input_offsets[i], self.input_types[i].bytes()),
+            Operand::Output => (0, self.output_type.bytes()),
             Operand::Scratch(i) => (0, self.variant.scratch[i].bytes()),
         };
         let (offset, length) = bind.window.unwrap_or((0, bytes));
@@ -106,7 +106,7 @@ impl Plan {
 
     /// Floating-point operations at `rate`.
     pub fn flops(&self, rate: Rate) -> u64 {
-        self.steps.iter().filter(|s| s.rate == rate).map(|s| s.flops).sum()
+        self.steps.iter().filter(|s| s.rate == rate).map(|s| s.cost.flops).sum()
     }
 }
 
@@ -231,12 +231,12 @@ impl<'g> Planner<'g> {
                 op: op.clone(),
                 rate: self.rate[id.index()],
                 inputs: inputs.iter().map(|i| self.places[&self.root[i.index()].0]).collect(),
-                input_bytes: types.iter().map(TensorType::bytes).collect(),
                 input_offsets: inputs.iter().map(|i| self.root[i.index()].1).collect(),
                 output,
-                output_bytes: value.ty.bytes(),
+                output_type: value.ty.clone(),
                 scratch: scratch.iter().map(|slot| Place::Slot(*slot)).collect(),
-                flops: op.cost(&types).flops,
+                cost: op.cost(&types),
+                input_types: types,
                 variant,
             });
             scratch.into_iter().for_each(|slot| pool.give_back(slot));

@@ -318,6 +318,7 @@ fn files_that_cannot_be_used_are_refused() {
         (&["-m", "xl", "--refiner", "lora.safetensors"], 4, &["lora.safetensors", "LoRA"]),
         (&["-m", "xl", "--refiner", "vae-8"], 3, &["vae-8", "model_index.json"]),
         (&["--refiner", "refiner"], 2, &["--refiner", "8 latent channels", "4 at 1/8"]),
+        (&["-m", "model", "--crop", "3x3"], 2, &["--crop", "a model of Stable Diffusion XL"]),
         (&["-m", "model", "--refiner", "refiner"], 2, &["--refiner", "beside Stable Diffusion,", "XL"]),
         (&["-m", "xl", "--refiner", "model"], 2, &["--refiner", "beside Stable Diffusion XL,"]),
         (&["-m", "xl", "--refiner-start", "0.5"], 2, &["--refiner-start", "--refiner beside it"]),
@@ -429,6 +430,29 @@ fn the_same_seed_draws_the_same_file() {
     let seed = text(&output.stderr).lines().find_map(|line| line.strip_prefix("seed ").map(str::to_owned));
     draw(folder.path(), &["-p", "x", "-s", &seed.expect("the seed is printed"), "-o", "again.png"]);
     assert_eq!(file("random.png"), file("again.png"));
+}
+
+#[test]
+fn a_refiner_follows_its_own_scheduler_and_predictions_are_as_asked() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let path = |name: &str| folder.path().join(name);
+    copy_folder(&path("refiner"), &path("other-refiner"));
+    let scheduler = path("other-refiner/scheduler/scheduler_config.json");
+    change_json(&scheduler, "prediction_type", "v_prediction".into());
+    let drawn = |name: &str, words: &[&str]| {
+        let model =
+            ["generate", "-m", "xl", "-W", "56", "-H", "56", "--steps", "3", "--no-metadata", "-p", "x"];
+        succeed(folder.path(), &[&model, words, &["-o", name]].concat());
+        std::fs::read(path(name)).expect("written")
+    };
+    let [own, other] = ["refiner", "other-refiner"]
+        .map(|refiner| drawn("r.png", &["--refiner", refiner, "--refiner-start", "0.5"]));
+    assert_ne!(own, other, "the refiner's scheduler");
+    let [noise, velocity] = ["eps", "v"].map(|prediction| drawn("p.png", &["--prediction", prediction]));
+    assert_ne!(noise, velocity, "--prediction");
 }
 
 #[test]

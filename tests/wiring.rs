@@ -1,8 +1,9 @@
 //! Negative controls of what a pipeline wires together: with one thing wrong, a recorded run must fail, and at the stage where
 //! the mistake is.
 
+use engine::device::Gpu;
 use engine::models::HiddenState;
-use engine::pipelines::Precision;
+use engine::pipelines::{Model, Pipeline, Precision, Request};
 use engine::recorded::Reference;
 use photogram_tests::{fixture, gpu};
 use pollster::block_on;
@@ -80,4 +81,50 @@ fn every_mistake_is_rejected_where_it_is_made() {
             assert_eq!(first(wrong).as_deref(), Some(*stage), "{folder}: {what}");
         }
     }
+}
+
+fn pipeline(gpu: &Gpu, folder: &str) -> (Pipeline, Request) {
+    let folder = fixture("pipelines").join(folder);
+    let reference = block_on(Reference::open(&folder, Precision::F32)).expect("fixtures are sound");
+    (Pipeline::new(gpu.clone(), reference.model), reference.request)
+}
+
+#[test]
+fn no_negative_prompt_is_not_an_empty_one_said_before() {
+    let Some(gpu) = gpu() else { return };
+    let (mut pipeline, request) = pipeline(&gpu, "sdxl_layout/euler");
+    let mut context = |negative: Option<&str>| {
+        let request = Request { negative_prompt: negative.map(str::to_owned), ..request.clone() };
+        block_on(pipeline.condition(&request)).expect("the device runs").context.into_data()
+    };
+    let (empty, none, again) = (context(Some("")), context(None), context(Some("")));
+    assert_ne!(empty, none);
+    assert_eq!(empty, again);
+}
+
+#[test]
+fn networks_that_wait_leave_the_device() {
+    let Some(gpu) = gpu() else { return };
+    let (mut pipeline, request) = pipeline(&gpu, "sdxl_layout/euler_refiner");
+    let held = |pipeline: &mut Pipeline, bytes| {
+        pipeline.keep_text(bytes);
+        block_on(pipeline.condition(&request)).expect("the device runs");
+        gpu.held_bytes()
+    };
+    let without = held(&mut pipeline, 0);
+    let (mut other, _) = self::pipeline(&gpu, "sdxl_layout/euler_refiner");
+    assert!(held(&mut other, u64::MAX) > without + 4096, "text encoders stay only where they may");
+    drop(other);
+
+    let denoiser =
+        |model: &Model| model.unet.weights.checkpoint().encodings().iter().map(|e| e.bytes).sum::<u64>();
+    let both = denoiser(pipeline.model());
+    let mut run = block_on(pipeline.start(&request)).expect("the request makes sense");
+    let (mut base, mut refined) = (0, 0);
+    while let Some(progress) = block_on(run.next()).expect("the device runs") {
+        *if progress.is_refined { &mut refined } else { &mut base } = gpu.held_bytes();
+    }
+    drop(run);
+    assert!(base > 0 && refined > 0, "both took part");
+    assert!(refined < base + both / 2, "{refined} bytes beside {base}: the base's denoiser is still there");
 }

@@ -2,7 +2,7 @@
 
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{
-    GuidanceScale, Image, InitImage, Model, PixelSize, Precision, PredictionType, Request, Told,
+    Family, GuidanceScale, Image, InitImage, Model, PixelSize, Precision, PredictionType, Request, Told,
 };
 use loaders::RgbPicture;
 
@@ -67,6 +67,7 @@ pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
 ///
 /// # Errors    those of reading the initial picture, and of [`Model::check`]
 pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Request, Failure> {
+    check_told(args, model)?;
     let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
     let size = picture_size(&args.shape, picture.as_ref(), model);
     let plain = plain_request(&args.prompt, &args.source, &args.shape, model);
@@ -122,6 +123,24 @@ pub(crate) fn plain_request(prompt: &str, source: &ModelArgs, shape: &ShapeArgs,
         init: None,
         told: Told::default(),
         refiner_start: Request::REFINER_START,
+    }
+}
+
+/// Refuses to tell a model what it was not trained to be told.
+fn check_told(args: &GenerateArgs, model: &Model) -> Result<(), Failure> {
+    if model.family != Family::StableDiffusion {
+        return Ok(());
+    }
+    let given = [
+        ("--original-size", args.original_size.is_some()),
+        ("--target-size", args.target_size.is_some()),
+        ("--crop", args.crop.is_some()),
+        ("--aesthetic-score", args.aesthetic_score.is_some()),
+        ("--negative-aesthetic-score", args.negative_aesthetic_score.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((flag, _)) => Err(Failure::usage(flag, "a model of Stable Diffusion XL", model.family.name())),
+        None => Ok(()),
     }
 }
 

@@ -246,6 +246,11 @@ impl Gpu {
         self.inner.pipelines.len()
     }
 
+    /// Bytes of the buffers that are held now.
+    pub fn held_bytes(&self) -> u64 {
+        self.inner.held_bytes.load(Ordering::Relaxed)
+    }
+
     /// The most bytes of buffers that were ever held at once.
     pub fn peak_bytes(&self) -> u64 {
         self.inner.peak_bytes.load(Ordering::Relaxed)

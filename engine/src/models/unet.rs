@@ -493,3 +493,25 @@ fn embedding(net: &mut Net<'_>, name: &str, x: ValueId, width: usize) -> Result<
         net.linear("linear_2", active, width, true)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_numbers_are_embedded_as_timesteps_are() {
+        let config = UNetConfig {
+            flip_sin_to_cos: false,
+            freq_shift: 1.0,
+            added: Some(AddedConfig { features: 642, time_features: 320 }),
+            ..UNetConfig::stable_diffusion_1()
+        };
+        let pooled = HostTensor::f32([1, 2], vec![7.0, 8.0]);
+        let numbers = HostTensor::f32([1, 2], vec![512.0, 3.0]);
+        let added = config.added_input(&pooled, &numbers, DType::F32).expect("it has such an embedding");
+        let expected =
+            [512.0, 3.0].map(|number| config.time_input(number, 1, DType::F32).into_data()).concat();
+        assert_eq!(added.data()[..2], [7.0, 8.0]);
+        assert_eq!(added.data()[2..], expected);
+    }
+}

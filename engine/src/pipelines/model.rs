@@ -220,7 +220,7 @@ impl Model {
         let denoiser = single_file::UNET.of(file)?;
         let training = single_file::training(file, kind).await?;
         let Preset { family, text: presets, unet, vae: vae_config, added, zeros_for_no_prompt } =
-            Preset::of(kind).trained(training);
+            Preset::trained(kind, training);
         let f16 = precision == Precision::F16;
         let vae = match vae {
             Some(path) => open_vae(path, &vae_config, unet.in_channels, precision).await?,
@@ -372,10 +372,7 @@ async fn open_vae(
         VaeKl::new(config, &part_checkpoint(&folder, precision.preferred_files(), &limits).await?, f16)?
     } else {
         let checkpoint = single_file::vae_from(&Checkpoint::open(path, &limits).await?)?;
-        // A file does not say how latents are scaled: as in the model it is used with.
-        let scaling_factor = own.scaling_factor;
-        let config = VaeKlConfig { scaling_factor, ..VaeKlConfig::stable_diffusion_1() };
-        VaeKl::new(config, &checkpoint, f16)?
+        VaeKl::new(config_beside(own), &checkpoint, f16)?
     };
     if vae.config.latent_channels == channels {
         return Ok(vae);
@@ -385,7 +382,26 @@ async fn open_vae(
     Err(loaders::Error::malformed(path.display().to_string(), "latent channels", expected, found).into())
 }
 
+/// The configuration of an autoencoder in a file, which has none, in place of `own`.
+fn config_beside(own: &VaeKlConfig) -> VaeKlConfig {
+    // A file does not say how latents are scaled: as in the model it is used with.
+    VaeKlConfig { scaling_factor: own.scaling_factor, ..VaeKlConfig::stable_diffusion_1() }
+}
+
 fn scheduler_config(config: &Config) -> SchedulerConfig {
     let keys = config.entries().map(|(key, value)| (key.to_owned(), value.clone())).collect();
     SchedulerConfig { file: config.file().to_owned(), keys }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_autoencoder_in_a_file_scales_as_the_model_does() {
+        let own = VaeKlConfig { latent_channels: 9, ..VaeKlConfig::stable_diffusion_xl() };
+        let beside = config_beside(&own);
+        assert_eq!((beside.scaling_factor, beside.latent_channels), (own.scaling_factor, 4));
+        assert_ne!(beside.scaling_factor, VaeKlConfig::stable_diffusion_1().scaling_factor);
+    }
 }

@@ -54,6 +54,14 @@ impl Pipeline {
         &self.base.model
     }
 
+    /// Lets text encoders of up to `bytes` stay on the device beside the denoiser; larger ones are read again for each prompt.
+    pub fn keep_text(&mut self, bytes: u64) {
+        [Some(&mut self.base), self.refiner.as_mut()]
+            .into_iter()
+            .flatten()
+            .for_each(|stack| stack.keep_text(bytes));
+    }
+
     /// How the denoiser's activations are stored.
     pub fn dtype(&self) -> DType {
         self.base.dtype

@@ -84,13 +84,13 @@ impl Preset {
 
 impl Preset {
     /// The preset of a model of the family that was trained so.
-    pub(super) fn trained(mut self, training: Training) -> Self {
-        let is_sd2 = self.unet == UNetConfig::stable_diffusion_2();
-        if is_sd2 && training.prediction == PredictionType::Epsilon {
+    pub(super) fn trained(file: FileFamily, training: Training) -> Self {
+        let mut preset = Preset::of(file);
+        if file == FileFamily::StableDiffusion2 && training.prediction == PredictionType::Epsilon {
             // Those that predict noise were trained on 512x512, those that predict velocity on 768x768.
-            self.unet.sample_size = 64;
+            preset.unet.sample_size = 64;
         }
-        self
+        preset
     }
 }
 
@@ -151,7 +151,8 @@ mod tests {
         pollster::block_on(loaders::Config::read(&source)).expect("an object")
     }
 
-    /// As the published folders have it, without what only says what the class's default is; their `eos_token_id` of 2 means
+    /// As the published folders have it, without what only says what the class's default is, and with 1 for the depth of a level
+    /// without attention; their `eos_token_id` of 2 means
     /// the token with the highest number.
     #[test]
     fn presets_are_the_published_configurations() {
@@ -178,7 +179,7 @@ mod tests {
         });
         let refiner = json!({
             "sample_size": 128, "cross_attention_dim": 1280, "attention_head_dim": [6, 12, 24, 24],
-            "block_out_channels": [384, 768, 1536, 1536], "transformer_layers_per_block": 4,
+            "block_out_channels": [384, 768, 1536, 1536], "transformer_layers_per_block": [1, 4, 4, 4],
             "use_linear_projection": true, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": 2560,
             "down_block_types": levels(down, &[0, 1, 1, 0]), "up_block_types": levels(up, &[0, 1, 1, 0]),
@@ -219,6 +220,41 @@ mod tests {
             }
             assert_eq!((preset.zeros_for_no_prompt, preset.added), (zeros, added), "{file:?}");
         }
+    }
+
+    #[test]
+    fn schedulers_are_the_published_ones() {
+        let published = [
+            json!({"_class_name": "PNDMScheduler", "set_alpha_to_one": false, "skip_prk_steps": true,
+                "clip_sample": false, "steps_offset": 1, "prediction_type": "epsilon"}),
+            json!({"_class_name": "DDIMScheduler", "set_alpha_to_one": false, "clip_sample": false,
+                "steps_offset": 1, "prediction_type": "v_prediction"}),
+            json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "steps_offset": 1,
+                "rescale_betas_zero_snr": false, "prediction_type": "epsilon"}),
+            json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "steps_offset": 1,
+                "rescale_betas_zero_snr": false, "prediction_type": "epsilon"}),
+        ];
+        let betas = json!({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000});
+        for (file, published) in FAMILIES.into_iter().zip(published) {
+            let prediction = match file {
+                FileFamily::StableDiffusion2 => PredictionType::V,
+                _ => PredictionType::Epsilon,
+            };
+            let found = scheduler(file, Training { prediction, zero_terminal_snr: false });
+            let expected: Map<String, Value> =
+                [published, betas.clone()].iter().filter_map(Value::as_object).cloned().flatten().collect();
+            assert_eq!(found, expected, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn models_of_noise_and_of_velocity_were_trained_on_different_sizes() {
+        let edge = |prediction| {
+            let training = Training { prediction, zero_terminal_snr: false };
+            Preset::trained(FileFamily::StableDiffusion2, training).unet.sample_size
+        };
+        assert_eq!((edge(PredictionType::Epsilon), edge(PredictionType::V)), (64, 96));
     }
 
     #[test]

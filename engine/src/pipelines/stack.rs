@@ -15,8 +15,7 @@ use crate::compile::compile;
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
 
-/// Text encoders with more bytes than this leave the device when they have encoded a prompt: they would stand idle beside the
-/// denoiser. SD 1.x's is smaller, SDXL's are larger.
+/// Bytes of text encoders that may stand idle beside the denoiser. SD 1.x's is smaller, SDXL's are larger.
 const RESIDENT_TEXT_BYTES: u64 = 512 << 20;
 
 /// A model at work.
@@ -28,6 +27,8 @@ pub(super) struct Stack {
     encoders: HashMap<[usize; 2], Rc<Program>>,
     /// The prompts that were encoded last, and what came of them.
     encoded: Option<(Prompts, Encoded)>,
+    /// Text encoders with more bytes than this leave the device when they have encoded a prompt.
+    resident_text_bytes: u64,
 }
 
 /// What text encoders read.
@@ -42,7 +43,19 @@ struct Prompts {
 impl Stack {
     pub(super) fn new(gpu: &Gpu, model: Model) -> Self {
         let dtype = activation_dtype(gpu, &model);
-        Stack { model, dtype, denoisers: HashMap::new(), encoders: HashMap::new(), encoded: None }
+        Stack {
+            model,
+            dtype,
+            denoisers: HashMap::new(),
+            encoders: HashMap::new(),
+            encoded: None,
+            resident_text_bytes: RESIDENT_TEXT_BYTES,
+        }
+    }
+
+    /// Lets text encoders of up to `bytes` stay on the device.
+    pub(super) fn keep_text(&mut self, bytes: u64) {
+        self.resident_text_bytes = bytes;
     }
 
     /// What `request` needs a denoiser for.
@@ -137,7 +150,7 @@ impl Stack {
 
     /// Takes the text encoder at `place` off the device if all of them are too large to stay.
     pub(super) fn release_large_text(&mut self, place: usize) {
-        if self.model.text_bytes() > RESIDENT_TEXT_BYTES {
+        if self.model.text_bytes() > self.resident_text_bytes {
             self.encoders.clear();
             self.model.text[place].network.weights.release();
         }

@@ -163,3 +163,21 @@ impl Request {
 fn hand_over_error(expected: &str, found: f64) -> SamplerError {
     SamplerError::Usage { what: "refiner-start", expected: expected.to_owned(), found: found.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Python's `round(1000 - part * 1000)`; the first model keeps what lies at the limit.
+    #[test]
+    fn the_step_at_the_hand_over_is_the_first_models() {
+        for (part, limit) in
+            [(0.8, 200.0), (0.7995, 200.0), (0.8005, 200.0), (0.0005, 1000.0), (0.799, 201.0)]
+        {
+            assert_eq!(hand_over(part, 1000), limit, "{part}");
+        }
+        let second = Request { denoising_start: Some(0.8), ..Request::whole(4) };
+        let timesteps = [601.0, 200.5, 200.0, 199.5, 1.0];
+        assert_eq!(second.skipped(timesteps.into_iter(), 1000).ok(), Some(3));
+    }
+}

@@ -90,6 +90,13 @@ fn cases() -> Vec<Case> {
     let attention = |heads| Attention { heads, kv_heads: heads, causal: false, scale: None };
     let norm = GroupNorm { groups: 32, eps: 1e-5, silu: true };
     vec![
+        // The shapes that side_by_side.py compares with torch.
+        Case::new(MatMul::default(), [f32(vec![1024, 1024]), f16(vec![1024, 1024])]),
+        Case::new(MatMul::default(), [f16(vec![1024, 1024]), f16(vec![1024, 1024])]),
+        Case::new(same.clone(), [f32(vec![1, 64, 64, 320]), f16(vec![3, 3, 320, 320]), f32(vec![320])]),
+        Case::new(same.clone(), [f16(vec![1, 64, 64, 320]), f16(vec![3, 3, 320, 320]), f32(vec![320])]),
+        Case::new(attention(8), [f16(vec![1, 1024, 320]), f16(vec![1, 1024, 320]), f16(vec![1, 1024, 320])]),
+        Case::new(MatMul::default(), [f16(vec![4096, 4096]), f16(vec![4096, 4096])]),
         Case::new(linear.clone(), [f32(vec![1024, 320]), f32(vec![320, 320]), f32(vec![320])]),
         Case::new(linear.clone(), [f32(vec![1024, 320]), f16(vec![320, 2560]), f32(vec![2560])]),
         Case::new(linear, [f16(vec![256, 640]), f16(vec![640, 640]), f32(vec![640])]),

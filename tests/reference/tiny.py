@@ -371,6 +371,9 @@ PIPELINES: dict[str, Pipeline] = {
             "euler_a_karras_refiner": Run(
                 "a river", None, 72, 56, 7, 3.0, "euler_a", "karras", 38, **REFINER, refiner_start=0.5, negative_aesthetic_score=1.0
             ),
+            "ddim_rescale_refiner": Run(
+                "a stone bridge", "paper", 72, 56, 6, 7.5, "ddim", "discrete", 43, **REFINER, refiner_start=0.6, guidance_rescale=0.7
+            ),
             "euler_refiner_img2img": Run(
                 "a green tree", "", 72, 56, 9, 3.0, "euler", "discrete", 39, "init.png", 0.8, **REFINER, refiner_start=0.7
             ),

@@ -91,6 +91,17 @@ impl ClipTextConfig {
         }
     }
 
+    /// Where in a prompt the token is whose features are pooled.
+    ///
+    /// # Source    transformers.models.clip.CLIPTextTransformer
+    pub fn pooled_position(&self, tokens: &[u32]) -> usize {
+        let end = match self.end {
+            LEGACY_END => tokens.iter().copied().max().unwrap_or_default(),
+            end => end,
+        };
+        tokens.iter().position(|token| *token == end).unwrap_or_default()
+    }
+
     /// SDXL's second encoder, OpenCLIP's ViT-bigG/14.
     pub fn open_clip_vit_big_g() -> Self {
         ClipTextConfig {
@@ -183,17 +194,6 @@ impl ClipText {
         self.part
     }
 
-    /// Where in a prompt the token is whose features are pooled.
-    ///
-    /// # Source    transformers.models.clip.CLIPTextTransformer
-    pub fn pooled_position(&self, tokens: &[u32]) -> usize {
-        let end = match self.config.end {
-            LEGACY_END => tokens.iter().copied().max().unwrap_or_default(),
-            end => end,
-        };
-        tokens.iter().position(|token| *token == end).unwrap_or_default()
-    }
-
     /// Token and position embeddings of prompts of equal length, one after the other: `[B * S * width]`.
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl ClipText {
 
     /// The network on embedded prompts: input `embeddings: [B, S, width]` f32; results the context `[B, S, width]` of
     /// `dtype`, and if the pooled output is wanted every token's projection, `[B, S, projection]`, of which that at
-    /// [`ClipText::pooled_position`] is the pooled output.
+    /// [`ClipTextConfig::pooled_position`] is the pooled output.
     ///
     /// # Errors
     /// [`Error::Load`] naming a missing tensor or an unexpected shape.
@@ -268,5 +268,22 @@ impl ClipText {
             net.linear("fc2", hidden, config.width, true)
         })?;
         net.add(x, fed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_end_of_a_prompt_is_pooled() {
+        // Where the end pads, too; a legacy configuration means the highest token.
+        let tokens = [49_406, 320, 49_407, 49_407];
+        for end in [49_407, LEGACY_END] {
+            let config = ClipTextConfig { end, ..ClipTextConfig::clip_vit_large() };
+            assert_eq!(config.pooled_position(&tokens), 2, "{end}");
+        }
+        let other = ClipTextConfig { end: 320, ..ClipTextConfig::clip_vit_large() };
+        assert_eq!(other.pooled_position(&tokens), 1);
     }
 }

@@ -170,7 +170,7 @@ impl Stack {
             if text.outputs.pooled
                 && let Some(projected) = values.pop()
             {
-                let positions = ids.iter().map(|ids| text.network.pooled_position(ids));
+                let positions = ids.iter().map(|ids| text.network.config.pooled_position(ids));
                 pooled = Some(picked(&projected, &positions.collect::<Vec<_>>()));
             }
             contexts.append(&mut values);

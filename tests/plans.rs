@@ -33,7 +33,9 @@ fn a_guided_evaluation_of_stable_diffusion_1_takes_few_dispatches() {
             let plan = planned(&stable_diffusion_1_denoiser(64, dtype), &caps);
             let [load, prompt, step] = RATES.map(|rate| plan.dispatches(rate));
             println!("{adapter} {dtype}: {step} dispatches a step, {prompt} a prompt, {load} at load");
-            assert!(step <= MOST_DISPATCHES, "{adapter} {dtype}");
+            // A CPU's dispatches are split for the sake of interrupts.
+            let most = if caps.software { MOST_DISPATCHES + 60 } else { MOST_DISPATCHES };
+            assert!(step <= most, "{adapter} {dtype}");
             assert!(
                 (3..10).contains(&prompt),
                 "keys and values of the text, at three widths, wait for no step"
@@ -162,7 +164,15 @@ fn adapters() -> [(&'static str, Caps); 3] {
     let subgroups = |lanes| Some(Subgroups { min: lanes, max: lanes });
     [
         ("WebGPU", Caps::webgpu()),
-        ("software", Caps { subgroups: subgroups(8), software: true, ..Caps::webgpu() }),
+        (
+            "software",
+            Caps {
+                subgroups: subgroups(8),
+                max_dispatch_flops: Caps::SOFTWARE_DISPATCH_FLOPS,
+                software: true,
+                ..Caps::webgpu()
+            },
+        ),
         ("a GPU", Caps { subgroups: subgroups(32), max_binding_bytes: 1 << 31, ..Caps::webgpu() }),
     ]
 }

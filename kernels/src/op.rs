@@ -259,6 +259,9 @@ pub struct Caps {
     pub max_groups_per_axis: u32,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
+    /// Floating-point operations of one dispatch: drivers take a device for dead that works on one for seconds, and nothing
+    /// interrupts it.
+    pub max_dispatch_flops: u64,
     /// Extent of its square cooperative matrices, f16 with f32 sums, 8 or 16, if it has f16 arithmetic and them.
     pub cooperative: Option<u32>,
     /// Whether the adapter is a CPU: large register tiles and no barriers pay there.
@@ -266,6 +269,11 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// A tenth of a second at 0.5 TFLOP/s, which a slow integrated GPU does; watchdogs wait for two.
+    pub const GPU_DISPATCH_FLOPS: u64 = 50_000_000_000;
+    /// A second of two CPU cores.
+    pub const SOFTWARE_DISPATCH_FLOPS: u64 = 20_000_000_000;
+
     /// What every WebGPU adapter has.
     pub fn webgpu() -> Self {
         Caps {
@@ -274,6 +282,7 @@ impl Caps {
             binding_alignment: 256,
             max_groups_per_axis: 65_535,
             workgroup_bytes: 16 << 10,
+            max_dispatch_flops: Self::GPU_DISPATCH_FLOPS,
             cooperative: None,
             software: false,
         }

@@ -15,6 +15,7 @@ struct Params {
     heads_per_kv: u32,  // heads that share one head of k and v
     scale: f32,
     causal: u32,        // whether query i sees keys 0 ..= i alone
+    first_block: u32,   // block of 32 queries that the dispatch starts with
     first_key: u32,     // of this dispatch, at the beginning of a block
     end_key: u32,       // of this dispatch; T in the last one
 }
@@ -40,6 +41,8 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
+    let block = p.first_block + workgroup.x;
+    let blocks = (p.queries + 31u) / 32u;
     let head = workgroup.y;
     let batch = workgroup.z;
     let d = p.head_quads;
@@ -47,12 +50,12 @@ fn main(
     let last_query = p.queries - 1u;
     let last_key = p.keys - 1u;
     // Queries and keys beyond the last repeat it: loads stay in bounds, masks and guarded stores discard the rest.
-    let query = vec4<u32>(workgroup.x * 32u + lane) + vec4<u32>(0u, 8u, 16u, 24u);
+    let query = vec4<u32>(block * 32u + lane) + vec4<u32>(0u, 8u, 16u, 24u);
     let q_row = (batch * p.queries + min(query, vec4<u32>(last_query))) * p.q_quads + head * d;
     let seen = select(vec4<u32>(last_key), min(query, vec4<u32>(last_key)), p.causal == 1u);
     var end = p.end_key;
-    if (p.causal == 1u) { end = min(end, workgroup.x * 32u + 32u); }
-    let own_sums = ((batch * workgroups.y + head) * workgroups.x + workgroup.x) * (d + 1u) * 4u * LANES + lane;
+    if (p.causal == 1u) { end = min(end, block * 32u + 32u); }
+    let own_sums = ((batch * workgroups.y + head) * blocks + block) * (d + 1u) * 4u * LANES + lane;
     let own_state = own_sums + d * 4u * LANES;
 
     var highest = vec4<f32>(MASKED);

@@ -14,6 +14,7 @@ struct Params {
     heads_per_kv: u32,  // heads that share one head of k and v
     scale: f32,
     causal: u32,        // whether query i sees keys 0 ..= i alone
+    first_block: u32,   // block of QUERIES queries that the dispatch starts with
 }
 var<immediate> p: Params;
 
@@ -40,7 +41,7 @@ var<workgroup> decays: array<vec4<f32>, QUERY_GROUPS>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first_query = workgroup.x * QUERIES;
+    let first_query = (p.first_block + workgroup.x) * QUERIES;
     let head = workgroup.y;
     let batch = workgroup.z;
     let d = p.head_quads;

@@ -191,6 +191,10 @@ pub(super) fn caps(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wg
         binding_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups_per_axis: limits.max_compute_workgroups_per_dimension,
         workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        max_dispatch_flops: match info.device_type {
+            wgpu::DeviceType::Cpu => Caps::SOFTWARE_DISPATCH_FLOPS,
+            _ => Caps::GPU_DISPATCH_FLOPS,
+        },
         cooperative: None,
         software: info.device_type == wgpu::DeviceType::Cpu,
     }

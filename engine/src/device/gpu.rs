@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernels::{Caps, TensorType};
 
 use super::adapter::{self, AdapterChoice};
 use super::error::DeviceError;
+use super::pace::Pace;
 use super::pipelines::Pipelines;
 use super::transfer::Staging;
 use super::trusted;
@@ -39,12 +40,20 @@ struct Inner {
     pipelines: Pipelines,
     staging: Mutex<Option<Staging>>,
     /// Submissions that may still run, oldest first.
-    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    in_flight: Mutex<VecDeque<InFlight>>,
+    pace: Mutex<Pace>,
     failure: Arc<OnceLock<DeviceError>>,
     held_bytes: Arc<AtomicU64>,
     peak_bytes: AtomicU64,
     /// Allocations so far.
     allocations: AtomicU64,
+}
+
+/// A submission that may still run.
+struct InFlight {
+    index: wgpu::SubmissionIndex,
+    flops: u64,
+    submitted: Instant,
 }
 
 /// A tensor in a buffer on the device. Clones share the buffer.
@@ -104,6 +113,8 @@ pub struct GpuOptions {
     pub webgpu_only: bool,
     /// A lower limit for one storage binding than the adapter's.
     pub max_binding_bytes: Option<u64>,
+    /// Fewer floating-point operations in one dispatch than the adapter may have.
+    pub max_dispatch_flops: Option<u64>,
 }
 
 impl Gpu {
@@ -189,6 +200,9 @@ impl Gpu {
         if let Some(limit) = options.max_binding_bytes {
             caps.max_binding_bytes = caps.max_binding_bytes.min(limit);
         }
+        if let Some(limit) = options.max_dispatch_flops {
+            caps.max_dispatch_flops = caps.max_dispatch_flops.min(limit);
+        }
         let immediates = features.contains(wgpu::Features::IMMEDIATES) && limits.max_immediate_size >= 64;
         let params_layout = (!immediates).then(|| {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
@@ -205,6 +219,7 @@ impl Gpu {
                 }],
             })
         });
+        let pace = Pace::new(caps.software);
         Gpu {
             inner: Arc::new(Inner {
                 max_buffer_bytes: limits.max_buffer_size,
@@ -217,6 +232,7 @@ impl Gpu {
                 pipelines: Pipelines::default(),
                 staging: Mutex::new(None),
                 in_flight: Mutex::default(),
+                pace: Mutex::new(pace),
                 failure,
                 held_bytes: Arc::default(),
                 peak_bytes: AtomicU64::new(0),
@@ -333,18 +349,27 @@ impl Gpu {
         }
     }
 
-    /// Notes a submission, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the host must not run ahead of an
-    /// interrupt, nor of memory.
-    pub(super) async fn throttle(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
+    /// Notes a submission of `flops` floating-point operations, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the
+    /// host must not run ahead of an interrupt, nor of memory.
+    pub(super) async fn throttle(&self, index: wgpu::SubmissionIndex, flops: u64) -> Result<(), DeviceError> {
         let oldest = {
             let mut queue = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.push_back(submission);
+            queue.push_back(InFlight { index, flops, submitted: Instant::now() });
             if queue.len() > MAX_IN_FLIGHT { queue.pop_front() } else { None }
         };
-        match oldest {
-            Some(oldest) => self.wait(oldest).await,
-            None => Ok(()),
-        }
+        let Some(InFlight { index, flops, submitted }) = oldest else { return Ok(()) };
+        self.wait(index).await?;
+        self.pace().note(flops, submitted, Instant::now());
+        Ok(())
+    }
+
+    /// Floating-point operations that one submission may hold.
+    pub(super) fn flops_per_submission(&self) -> u64 {
+        self.pace().flops()
+    }
+
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {

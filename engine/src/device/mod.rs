@@ -3,6 +3,7 @@
 mod adapter;
 mod error;
 mod gpu;
+mod pace;
 mod pipelines;
 mod program;
 mod timing;

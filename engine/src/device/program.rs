@@ -11,11 +11,6 @@ use super::pipelines::Pipeline;
 use crate::graph::Rate;
 use crate::plan::{Place, Plan, PlanStep};
 
-/// Floating-point operations of one submission on a software adapter, where interrupting means waiting for it.
-const SOFTWARE_FLOPS_PER_SUBMISSION: u64 = 4_000_000_000;
-/// The same on a GPU.
-const GPU_FLOPS_PER_SUBMISSION: u64 = 400_000_000_000;
-
 /// A compiled plan.
 pub struct Program {
     plan: Plan,
@@ -89,7 +84,7 @@ impl Program {
         let launches = self.checked_launches(rates, inputs, outputs);
         for batch in self.batches(gpu, &launches) {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
-            gpu.throttle(submission).await?;
+            gpu.throttle(submission, self.batch_flops(batch)).await?;
         }
         gpu.check()
     }
@@ -108,11 +103,12 @@ impl Program {
 
     /// `launches` in runs of one submission each.
     pub(super) fn batches<'l>(&self, gpu: &Gpu, launches: &'l [usize]) -> Vec<&'l [usize]> {
-        batches(launches, |l| self.flops(*l), self.flops_per_submission(gpu))
+        batches(launches, |l| self.flops(*l), gpu.flops_per_submission())
     }
 
-    pub(super) fn flops_per_submission(&self, gpu: &Gpu) -> u64 {
-        if gpu.caps().software { SOFTWARE_FLOPS_PER_SUBMISSION } else { GPU_FLOPS_PER_SUBMISSION }
+    /// Floating-point operations of launches.
+    pub(super) fn batch_flops(&self, batch: &[usize]) -> u64 {
+        batch.iter().map(|launch| self.flops(*launch)).sum()
     }
 
     /// A launch's operation in the plan, and its place among the operation's dispatches.

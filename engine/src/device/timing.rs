@@ -82,7 +82,7 @@ impl Program {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
             host.recording += recording.elapsed();
             host.submissions += 1;
-            gpu.throttle(submission.clone()).await?;
+            gpu.throttle(submission.clone(), self.batch_flops(batch)).await?;
             last = Some(submission);
         }
         if let Some(last) = last {
@@ -132,7 +132,7 @@ impl Program {
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let to = DeviceTensor::new(words.clone(), gpu.create_buffer("timestamps", words.bytes(), usage)?);
             let submission = self.submit_stamped(gpu, batch, inputs, outputs, &to)?;
-            gpu.throttle(submission).await?;
+            gpu.throttle(submission, self.batch_flops(batch)).await?;
             stamps.push(to);
         }
         let period = f64::from(gpu.queue().get_timestamp_period());
@@ -198,7 +198,7 @@ impl Program {
     ) -> Result<Vec<f64>, DeviceError> {
         let mut ns = Vec::with_capacity(launches.len());
         for launch in launches {
-            let most = most_repetitions(self.flops(*launch), self.flops_per_submission(gpu));
+            let most = most_repetitions(self.flops(*launch), gpu.flops_per_submission());
             let mut repetitions = 1;
             let wall = loop {
                 let batch = vec![*launch; repetitions as usize];

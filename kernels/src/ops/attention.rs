@@ -146,7 +146,7 @@ impl Attention {
         })
     }
 
-    fn tiled(&self, e: &Extents, aligned: &Aligned) -> Variant {
+    fn tiled(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
         let [queries, keys, slice, groups, lane_quads] = tile(e.d.div_ceil(LANES)).map(|size| size as u32);
         let shader = Shader::new("attention_tiled")
             .constant("QUERIES", queries)
@@ -154,7 +154,7 @@ impl Attention {
             .constant("SLICE", slice)
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads);
-        self.variant("attention_tiled", shader, queries as usize, e, aligned)
+        self.variant("attention_tiled", shader, queries as usize, e, aligned, caps)
     }
 
     /// For adapters whose subgroups are 8 lanes wide.
@@ -165,28 +165,34 @@ impl Attention {
             .constant("TILES", TILES as u32)
             .constant("CHUNK", CHUNK as u32)
             .constant("DOT", DOT as u32);
-        let mut variant = self.variant("attention_lanes", shader, LANES_QUERIES, e, aligned);
+        let mut variant = self.variant("attention_lanes", shader, LANES_QUERIES, e, aligned, caps);
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
         let quads = e.d.div_ceil(LANES);
         // Sums, and in a quad more the highest scores and the totals.
         let sums = TensorType::f32([rows, (quads + 1) * LANES]);
         check_whole(self.name(), "sums", &sums, caps)?;
-        let mut kernel = variant.dispatches.remove(aligned.before.len());
-        kernel.binds.push(Bind::write(4, Operand::Scratch(variant.scratch.len())));
+        let at = aligned.before.len();
+        let kernels = at..variant.dispatches.len() - aligned.after.len();
+        let scratch = Operand::Scratch(variant.scratch.len());
         variant.scratch.push(sums);
         let blocks = ((MAX_ITERATIONS - quads) / iterations_of_block(quads)).max(1);
         let keys = blocks * TILES * TILE;
-        let parts = (0..e.keys).step_by(keys).map(|first| {
-            let mut part = kernel.clone();
-            part.params.extend([first, e.keys.min(first + keys)].map(|key| key as u32));
-            part
-        });
-        let at = aligned.before.len();
-        variant.dispatches.splice(at..at, parts.collect::<Vec<_>>());
+        let parts: Vec<Dispatch> = variant.dispatches[kernels.clone()]
+            .iter()
+            .flat_map(|kernel| {
+                (0..e.keys).step_by(keys).map(move |first| {
+                    let mut part = kernel.clone();
+                    part.binds.push(Bind::write(4, scratch));
+                    part.params.extend([first, e.keys.min(first + keys)].map(|key| key as u32));
+                    part
+                })
+            })
+            .collect();
+        variant.dispatches.splice(kernels, parts);
         Ok(variant)
     }
 
-    /// A variant whose kernel has `block` queries to a workgroup.
+    /// A variant whose kernel has `block` queries to a workgroup; a dispatch has as many blocks as its work allows.
     fn variant(
         &self,
         name: &'static str,
@@ -194,6 +200,7 @@ impl Attention {
         block: usize,
         e: &Extents,
         aligned: &Aligned,
+        caps: &Caps,
     ) -> Variant {
         let [q, k, v] = &aligned.types;
         let shader = shader
@@ -206,14 +213,17 @@ impl Attention {
         let mut params: Vec<u32> = extents.iter().map(|v| *v as u32).collect();
         params.extend([(self.scale(e.d) as f32).to_bits(), u32::from(self.causal)]);
         let [q, k, v, y] = aligned.operands;
-        let kernel = Dispatch {
-            shader,
+        let blocks = e.queries.div_ceil(block);
+        let block_flops = 4 * (e.batch * self.heads * block * e.keys * e.d) as u64;
+        let most = (caps.max_dispatch_flops / block_flops.max(1)).max(1) as usize;
+        let kernels = (0..blocks).step_by(most).map(|first| Dispatch {
+            shader: shader.clone(),
             binds: vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)],
-            params,
-            grid: [e.queries.div_ceil(block) as u32, self.heads as u32, e.batch as u32],
-        };
-        let dispatches =
-            aligned.before.iter().cloned().chain([kernel]).chain(aligned.after.iter().cloned()).collect();
+            params: params.iter().copied().chain([first as u32]).collect(),
+            grid: [most.min(blocks - first) as u32, self.heads as u32, e.batch as u32],
+        });
+        let (before, after) = (aligned.before.iter().cloned(), aligned.after.iter().cloned());
+        let dispatches = before.chain(kernels).chain(after).collect();
         Variant { name, dispatches, scratch: aligned.scratch.clone() }
     }
 }
@@ -321,7 +331,7 @@ impl Op for Attention {
         let iterations = iterations_of_tiles(&e);
         let mut variants = Vec::new();
         if !caps.software || iterations <= MAX_ITERATIONS {
-            variants.push(self.tiled(&e, &aligned));
+            variants.push(self.tiled(&e, &aligned, caps));
         }
         if caps.software && caps.subgroups == Some(Subgroups { min: SUBGROUP as u32, max: SUBGROUP as u32 }) {
             variants.push(self.lanes(&e, &aligned, caps)?);

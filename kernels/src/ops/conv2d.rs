@@ -88,11 +88,13 @@ impl Conv2d {
                 .collect()
         };
         let fits = |rows: usize, ty: &TensorType| rows as u64 * ty.row_bytes() <= caps.max_binding_bytes;
+        let row_flops = 2 * (w.shape[0] * w.shape[1] * x.channels() * y.channels()) as u64;
         let mut rows = y.rows().max(1);
         loop {
             let bands = split(rows);
             let widest = bands.iter().map(|(_, x)| x.1).max().unwrap_or(0);
-            if banded.iter().all(|ty| fits(rows, ty)) && fits(widest, x) {
+            let is_short = rows <= step || rows as u64 * row_flops <= caps.max_dispatch_flops;
+            if is_short && banded.iter().all(|ty| fits(rows, ty)) && fits(widest, x) {
                 let band = |(pixels, x): ((usize, usize), (usize, usize))| Band {
                     y: pixels,
                     a: x,

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::bands::bands;
+use super::bands::working_bands;
 use super::contraction::{Band, Contraction};
 use super::{Epilogue, check_count, check_float, check_whole, f16, f32, shape_error};
 use crate::check::Class;
@@ -67,6 +67,7 @@ impl MatMul {
         check_whole(self.name(), "w", w, caps)?;
         let mut banded = vec![a, &y];
         banded.extend(self.epilogue.residual.then(|| inputs.last().expect("inferred")));
+        let row_flops = 2 * (e.k * e.n) as u64;
         let w_stride = if e.batched_w { w.shape[w.shape.len() - 2] * w.quads() } else { 0 };
         let bias_stride = if self.stacked { w.quads() } else { 0 };
         let (epilogue, batch_rows) = (&self.epilogue, e.batch_rows);
@@ -89,18 +90,24 @@ impl MatMul {
                 }
             }
             let band = |rows| Band { y: rows, a: rows, addressing: addressing(e.batch, e.m, 0) };
-            let bands = bands(self.name(), &banded, caps)?.into_iter().map(band).collect();
+            // Products with a w of their own are not split: the rows of all of them are in one band.
+            let row_flops = if e.batched_w { 0 } else { row_flops };
+            let bands = working_bands(self.name(), &banded, row_flops, caps)?.into_iter().map(band).collect();
             return Ok(Contraction { bands, ..whole });
         }
-        if [a, &y].iter().all(|ty| ty.bytes() <= caps.max_binding_bytes) {
-            let bands = vec![Band { y: (0, y.rows()), a: (0, e.m), addressing: addressing(e.batch, 0, 0) }];
-            return Ok(Contraction { bands, ..whole });
+        let every_product = Band { y: (0, y.rows()), a: (0, e.m), addressing: addressing(e.batch, 0, 0) };
+        let fits = [a, &y].iter().all(|ty| ty.bytes() <= caps.max_binding_bytes);
+        if fits && row_flops * y.rows() as u64 <= caps.max_dispatch_flops {
+            return Ok(Contraction { bands: vec![every_product], ..whole });
         }
-        // One product after the other, where its rows of the result begin at an offset that can be bound.
+        // One product after the other, if its rows of the result begin at an offset that can be bound.
         if !(e.m as u64 * y.row_bytes()).is_multiple_of(caps.binding_alignment) {
             check_whole(self.name(), "y", &y, caps)?;
+            check_whole(self.name(), "a", a, caps)?;
+            return Ok(Contraction { bands: vec![every_product], ..whole });
         }
-        let of_product = bands(self.name(), &[a, &TensorType::new(y.dtype, [e.m, e.n])], caps)?;
+        let own = TensorType::new(y.dtype, [e.m, e.n]);
+        let of_product = working_bands(self.name(), &[a, &own], row_flops, caps)?;
         let bands = (0..e.batch)
             .flat_map(|product| of_product.iter().map(move |rows| (product, *rows)))
             .map(|(product, (first, rows))| Band {

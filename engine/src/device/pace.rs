@@ -1,0 +1,87 @@
+//! How much work one submission may hold, from how fast those before it were done.
+
+use std::time::{Duration, Instant};
+
+/// How long a submission should take on a GPU: others draw on it too, and an interrupt waits for its end.
+const SUBMISSION: Duration = Duration::from_millis(50);
+
+/// Floating-point operations of a submission on a software adapter, where interrupting means waiting for it.
+const SOFTWARE_FLOPS: u64 = 4_000_000_000;
+
+/// Those of a GPU's first submissions: [`SUBMISSION`] at 0.4 TFLOP/s.
+const FIRST_FLOPS: u64 = 20_000_000_000;
+
+/// The most, whatever the GPU: more would not be faster.
+const MOST_FLOPS: u64 = 5_000_000_000_000;
+
+/// What was seen of a device's speed.
+pub(super) struct Pace {
+    software: bool,
+    flops: u64,
+    done: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(software: bool) -> Self {
+        Pace { software, flops: if software { SOFTWARE_FLOPS } else { FIRST_FLOPS }, done: None }
+    }
+
+    /// Floating-point operations that a submission may hold.
+    pub(super) fn flops(&self) -> u64 {
+        self.flops
+    }
+
+    /// Notes that a submission of `flops` was done at `done`. It began when it was submitted, or when the one before was done.
+    pub(super) fn note(&mut self, flops: u64, submitted: Instant, done: Instant) {
+        let begun = self.done.map_or(submitted, |earlier| earlier.max(submitted));
+        self.done = Some(done);
+        let seconds = done.saturating_duration_since(begun).as_secs_f64();
+        // Little work, or none that was waited for, tells nothing of speed.
+        if self.software || flops < self.flops / 4 || seconds < 1e-4 {
+            return;
+        }
+        let fitting = (flops as f64 / seconds * SUBMISSION.as_secs_f64()) as u64;
+        // By half the way: one submission may have waited for another program.
+        self.flops = (self.flops / 2 + fitting / 2).clamp(FIRST_FLOPS, MOST_FLOPS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(pace: &mut Pace, flops_per_second: f64, submissions: usize) -> u64 {
+        let mut now = Instant::now();
+        for _ in 0..submissions {
+            let submitted = now;
+            now += Duration::from_secs_f64(pace.flops() as f64 / flops_per_second);
+            pace.note(pace.flops(), submitted, now);
+        }
+        pace.flops()
+    }
+
+    #[test]
+    fn submissions_grow_to_what_a_gpu_does_in_their_time() {
+        let mut pace = Pace::new(false);
+        let fast = after(&mut pace, 20e12, 40);
+        assert!((0.98e12..1.02e12).contains(&(fast as f64)), "{fast}");
+        let slow = after(&mut pace, 1e12, 40);
+        assert!((49e9..51e9).contains(&(slow as f64)), "{slow}");
+        assert_eq!(after(&mut pace, 1e9, 40), FIRST_FLOPS);
+        assert_eq!(after(&mut pace, 1e18, 80), MOST_FLOPS);
+    }
+
+    #[test]
+    fn waiting_small_work_and_software_say_nothing_of_speed() {
+        let start = Instant::now();
+        let mut pace = Pace::new(false);
+        pace.note(1, start, start + Duration::from_secs(1));
+        assert_eq!(pace.flops(), FIRST_FLOPS);
+        // Submitted beside the first, done 50 ms after it: it took 50 ms.
+        pace.note(FIRST_FLOPS * 3, start, start + Duration::from_millis(1050));
+        assert_eq!(pace.flops(), 2 * FIRST_FLOPS);
+        let mut software = Pace::new(true);
+        software.note(SOFTWARE_FLOPS, start, start + Duration::from_secs(9));
+        assert_eq!(software.flops(), SOFTWARE_FLOPS);
+    }
+}

@@ -18,5 +18,5 @@ pub use op::{
     Absorbed, Attribute, Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Subgroups,
     Variant, fold_grid,
 };
-pub use types::{DType, LANES, Shape, TensorType};
+pub use types::{DType, LANES, STRIP, Shape, TensorType};
 pub use wgsl::{Shader, Target};

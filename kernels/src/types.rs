@@ -109,12 +109,66 @@ pub struct TensorType {
     pub dtype: DType,
     /// Extents, outermost first.
     pub shape: Shape,
+    /// Whether the columns of each of its matrices lie in strips of [`STRIP`], one strip after the other: a kernel that works
+    /// on some columns then reads on from row to row, where whole rows would be pages apart. For weights only.
+    pub strips: bool,
 }
+
+/// Columns of a strip.
+pub const STRIP: usize = 64;
 
 impl TensorType {
     /// A tensor of `dtype` elements.
     pub fn new(dtype: DType, shape: impl Into<Shape>) -> Self {
-        TensorType { dtype, shape: shape.into() }
+        TensorType { dtype, shape: shape.into(), strips: false }
+    }
+
+    /// The same with its columns in strips, if it has more than one.
+    ///
+    /// Matrices are all of it, or in three dimensions each element of the outermost.
+    pub fn in_strips(mut self) -> Self {
+        self.strips = self.channels() > STRIP;
+        self
+    }
+
+    /// Quads of a strip; of a row if there are no strips.
+    pub fn strip_quads(&self) -> usize {
+        if self.strips { STRIP / LANES } else { self.quads().max(1) }
+    }
+
+    /// Rows of a matrix.
+    fn matrix_rows(&self) -> usize {
+        if self.shape.len() == 3 { self.shape[1] } else { self.rows() }
+    }
+
+    /// The bytes of whole rows in the order of strips, or as they are if there are none.
+    pub fn to_strips(&self, bytes: Vec<u8>) -> Vec<u8> {
+        if self.strips { self.reordered(&bytes, |to, from| (to, from)) } else { bytes }
+    }
+
+    /// The bytes of strips in the order of whole rows.
+    pub fn from_strips(&self, bytes: &[u8]) -> Vec<u8> {
+        if self.strips { self.reordered(bytes, |to, from| (from, to)) } else { bytes.to_vec() }
+    }
+
+    /// `bytes` with each row's part of a strip moved; `pick` gets its place among strips and among rows, and says to where it
+    /// goes and from where.
+    fn reordered(&self, bytes: &[u8], pick: fn(usize, usize) -> (usize, usize)) -> Vec<u8> {
+        let row_bytes = self.row_bytes() as usize;
+        let strip_bytes = STRIP * self.dtype.size();
+        let rows = self.matrix_rows();
+        let mut moved = vec![0; bytes.len()];
+        for matrix in (0..bytes.len()).step_by((rows * row_bytes).max(1)) {
+            for start in (0..row_bytes).step_by(strip_bytes) {
+                let width = strip_bytes.min(row_bytes - start);
+                for row in 0..rows {
+                    let (to, from) =
+                        pick(matrix + start * rows + row * width, matrix + row * row_bytes + start);
+                    moved[to..to + width].copy_from_slice(&bytes[from..from + width]);
+                }
+            }
+        }
+        moved
     }
 
     /// An `f32` tensor.
@@ -155,6 +209,23 @@ impl TensorType {
 
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.dtype, self.shape)
+        write!(f, "{}{}{}", self.dtype, self.shape, if self.strips { " in strips" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_hold_64_columns_of_every_row() {
+        let ty = TensorType::f32([2, 3, 70]).in_strips(); // a pitch of 72: strips of 64 and of 8
+        let rows: Vec<u8> = (0..2 * 3 * 72u32).flat_map(u32::to_le_bytes).collect();
+        let strips = ty.to_strips(rows.clone());
+        let at = |element: usize| u32::from_le_bytes(strips[4 * element..][..4].try_into().expect("4 bytes"));
+        assert_eq!([0, 63, 64, 3 * 64, 3 * 64 + 8].map(at), [0, 63, 72, 64, 72 + 64]);
+        assert_eq!([3 * 72, 3 * 72 + 64].map(at), [3 * 72, 4 * 72]);
+        assert_eq!(ty.from_strips(&strips), rows);
+        assert!(!TensorType::f32([9, 64]).in_strips().strips, "one strip is rows");
     }
 }

@@ -63,7 +63,9 @@ fn main(
     var s13l = vec4<f32>(); var s13r = vec4<f32>();
     var s14l = vec4<f32>(); var s14r = vec4<f32>();
     var s15l = vec4<f32>(); var s15r = vec4<f32>();
-    var at = w_start(batch) / 2u + min(column, columns - 1u);
+    let w_quad = min(column, columns - 1u) * 2u;
+    var at = column_at(batch, w_quad) / 2u;
+    let step = column_step(w_quad) / 2u;
     for (var tap = 0u; tap < taps(); tap++) {
         let p0 = part_at(r0, tap);
         let p1 = part_at(r1, tap);
@@ -77,10 +79,10 @@ fn main(
             let a3 = load_part(p3, quad);
             for (var half = 0u; half < min(p.k_quads - k, 2u); half++) {
                 let w0 = load_columns(at);
-                let w1 = load_columns(at + columns);
-                let w2 = load_columns(at + 2u * columns);
-                let w3 = load_columns(at + 3u * columns);
-                at += 4u * columns;
+                let w1 = load_columns(at + step);
+                let w2 = load_columns(at + 2u * step);
+                let w3 = load_columns(at + 3u * step);
+                at += 4u * step;
                 let left = mat4x4<f32>(w0.left, w1.left, w2.left, w3.left);
                 let right = mat4x4<f32>(w0.right, w1.right, w2.right, w3.right);
                 let x0 = subgroupShuffle(a0, half);

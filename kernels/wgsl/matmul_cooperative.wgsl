@@ -86,6 +86,10 @@ fn main(
     var s10 = SumTile(); var s11 = SumTile(); var s12 = SumTile(); var s13 = SumTile();
     var s20 = SumTile(); var s21 = SumTile(); var s22 = SumTile(); var s23 = SumTile();
     var s30 = SumTile(); var s31 = SumTile(); var s32 = SumTile(); var s33 = SumTile();
+    // An invocation loads from one column of quads: THREADS is a multiple of BLOCK / 4.
+    let w_quad = min(first_quad + thread % (BLOCK / 4u), n_quads - 1u);
+    let w_column = column_at(product, w_quad);
+    let w_step = column_step(w_quad);
     for (var tap = 0u; tap < taps(); tap++) {
         for (var r = thread; r < BLOCK; r += THREADS) {
             // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
@@ -103,8 +107,7 @@ fn main(
             }
             for (var i = thread; i < SLAB_QUADS * BLOCK; i += THREADS) {
                 let w_row = tap * p.k_quads * 4u + min(k * 4u + i / (BLOCK / 4u), p.k_quads * 4u - 1u);
-                let quad = min(first_quad + i % (BLOCK / 4u), n_quads - 1u);
-                let v = vec4<f16>(decode_w(w[w_start(product) + w_row * n_quads + quad]));
+                let v = vec4<f16>(decode_w(w[w_column + w_row * w_step]));
                 let at = i / (BLOCK / 4u) * W_PITCH + i % (BLOCK / 4u) * 4u;
                 w_slab[at] = v.x; w_slab[at + 1u] = v.y; w_slab[at + 2u] = v.z; w_slab[at + 3u] = v.w;
             }

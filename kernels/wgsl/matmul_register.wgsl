@@ -43,7 +43,9 @@ fn main(
     var s5l = vec4<f32>(); var s5r = vec4<f32>();
     var s6l = vec4<f32>(); var s6r = vec4<f32>();
     var s7l = vec4<f32>(); var s7r = vec4<f32>();
-    var at = w_start(batch);
+    var at = column_at(batch, quad);
+    let step = column_step(quad);
+    let beside = second - quad;
     for (var tap = 0u; tap < taps(); tap++) {
         let p0 = part_at(r0, tap);
         let p1 = part_at(r1, tap);
@@ -55,14 +57,14 @@ fn main(
         let p7 = part_at(r7, tap);
         for (var k = 0u; k < p.k_quads; k++) {
             let w0 = at;
-            let w1 = w0 + n_quads;
-            let w2 = w1 + n_quads;
-            let w3 = w2 + n_quads;
-            at = w3 + n_quads;
+            let w1 = w0 + step;
+            let w2 = w1 + step;
+            let w3 = w2 + step;
+            at = w3 + step;
             let left = mat4x4<f32>(
-                decode_w(w[w0 + quad]), decode_w(w[w1 + quad]), decode_w(w[w2 + quad]), decode_w(w[w3 + quad]));
+                decode_w(w[w0]), decode_w(w[w1]), decode_w(w[w2]), decode_w(w[w3]));
             let right = mat4x4<f32>(
-                decode_w(w[w0 + second]), decode_w(w[w1 + second]), decode_w(w[w2 + second]), decode_w(w[w3 + second]));
+                decode_w(w[w0 + beside]), decode_w(w[w1 + beside]), decode_w(w[w2 + beside]), decode_w(w[w3 + beside]));
             let x0 = load_part(p0, k); s0l = fma4(x0, left, s0l); s0r = fma4(x0, right, s0r);
             let x1 = load_part(p1, k); s1l = fma4(x1, left, s1l); s1r = fma4(x1, right, s1r);
             let x2 = load_part(p2, k); s2l = fma4(x2, left, s2l); s2r = fma4(x2, right, s2r);

@@ -49,7 +49,9 @@ fn main(
     var s5l = vec4<f32>(); var s5r = vec4<f32>();
     var s6l = vec4<f32>(); var s6r = vec4<f32>();
     var s7l = vec4<f32>(); var s7r = vec4<f32>();
-    let w_slab = w_start(batch) + min(first_quad + thread % 16u, n_quads - 1u);
+    let w_quad = min(first_quad + thread % 16u, n_quads - 1u);
+    let w_slab = column_at(batch, w_quad);
+    let w_step = column_step(w_quad);
     for (var tap = 0u; tap < taps(); tap++) {
         let p0 = part_at(r0, tap);
         let p1 = part_at(r1, tap);
@@ -67,7 +69,7 @@ fn main(
             a_tile[at + 6u * ROW_THREADS * A_PITCH] = select(vec4<f32>(), load_part(p3, quad), inside);
             for (var i = thread / 16u; i < 16u; i += ROW_THREADS / 2u) {
                 let w_row = tap * p.k_quads * 4u + min(k * 4u + i, p.k_quads * 4u - 1u);
-                w_tile[i * 16u + thread % 16u] = decode_w(w[w_slab + w_row * n_quads]);
+                w_tile[i * 16u + thread % 16u] = decode_w(w[w_slab + w_row * w_step]);
             }
             workgroupBarrier();
             for (var q = 0u; q < 4u; q++) {

@@ -117,7 +117,7 @@ fn push_stack(
         };
         let ty = graph.ty(first[slot]);
         let shape: Vec<usize> = [n].iter().chain(ty.shape.iter()).copied().collect();
-        inputs.push(new.param(param, TensorType::new(ty.dtype, shape)));
+        inputs.push(new.param(param, TensorType { shape: shape.into(), ..ty.clone() }));
     }
     let name = stack_name(stack.members.iter().map(|id| graph.value(*id).name.as_str()).collect());
     let apply = |new: &mut Graph, name: String, op: Arc<dyn Op>, inputs: &[ValueId]| {

@@ -54,14 +54,14 @@ impl Weights {
         let ty = match packing {
             Packing::Vector => TensorType::f32(entry.shape.as_slice()),
             Packing::Linear => {
-                TensorType::new(dtype, [entry.shape[1].next_multiple_of(LANES), entry.shape[0]])
+                TensorType::new(dtype, [entry.shape[1].next_multiple_of(LANES), entry.shape[0]]).in_strips()
             }
             Packing::Transposed => {
-                TensorType::new(dtype, [entry.shape[0].next_multiple_of(LANES), entry.shape[1]])
+                TensorType::new(dtype, [entry.shape[0].next_multiple_of(LANES), entry.shape[1]]).in_strips()
             }
             Packing::Conv => {
                 let [o, i, kh, kw] = [0, 1, 2, 3].map(|d| entry.shape[d]);
-                TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o])
+                TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o]).in_strips()
             }
         };
         Ok((Param { tensors: vec![name.to_owned()], packing }, ty))
@@ -132,7 +132,7 @@ impl Weights {
     async fn packed(&self, name: &str, packing: Packing, ty: &TensorType) -> Result<Vec<u8>, Error> {
         let entry = self.checkpoint.require(name)?;
         let bytes = self.checkpoint.read(entry).await?;
-        Ok(pack(&bytes, entry.encoding, &entry.shape, packing, ty))
+        Ok(ty.to_strips(pack(&bytes, entry.encoding, &entry.shape, packing, ty)))
     }
 
     /// How a matrix of this tensor is stored on the device.
@@ -154,5 +154,8 @@ impl Weights {
 
 /// Type of each tensor of a parameter of type `ty`.
 fn part_type(param: &Param, ty: &TensorType) -> TensorType {
-    if param.tensors.len() > 1 { TensorType::new(ty.dtype, &ty.shape[1..]) } else { ty.clone() }
+    match param.tensors.len() {
+        0 | 1 => ty.clone(),
+        _ => TensorType { shape: ty.shape[1..].into(), ..ty.clone() },
+    }
 }

@@ -161,7 +161,7 @@ impl Contraction<'_> {
                 binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
                 let mut params =
                     [m, self.y.channels(), a.quads(), self.batch_rows].map(|v| v as u32).to_vec();
-                params.extend([self.epilogue.word(), first as u32]);
+                params.extend([self.epilogue.word(), first as u32, w.strip_quads() as u32]);
                 params.extend(&band.addressing);
                 let grid = algorithm.grid(m, self.batches, self.y.quads(), caps);
                 Dispatch { shader: shader.clone(), binds, params, grid }

@@ -114,10 +114,10 @@ impl Conv2d {
     fn addressing(&self, inputs: &[TensorType], y: &TensorType, first_pixel: usize) -> Vec<u32> {
         let (x, w) = (&inputs[0].shape, &inputs[1].shape);
         let [top, _, left, _] = self.padding;
-        let [stride_y, stride_x] = self.stride;
-        [first_pixel, x[1], x[2], y.shape[2], w[0], w[1], stride_y, stride_x, top, left]
-            .map(|v| v as u32)
-            .to_vec()
+        let pair = |[low, high]: [usize; 2]| low | high << 16;
+        let pairs = [[w[0], w[1]], self.stride, [top, left]].map(pair);
+        let extents = [first_pixel, x[1], x[2], y.shape[2]];
+        extents.into_iter().chain(pairs).map(|v| v as u32).collect()
     }
 }
 
@@ -201,7 +201,7 @@ impl Op for Conv2d {
         let w = &inputs[1];
         if self.is_pointwise(w) {
             let mut inputs = inputs.to_vec();
-            inputs[1] = TensorType::new(w.dtype, &w.shape[2..]);
+            inputs[1] = TensorType { shape: w.shape[2..].into(), ..w.clone() };
             return MatMul::new(self.epilogue.clone()).variants(&inputs, caps);
         }
         check_whole(self.name(), "w", w, caps)?;
@@ -254,7 +254,8 @@ impl Op for Conv2d {
         ] {
             let w = [kernel[0], kernel[1], usize::next_multiple_of(image[3], LANES), columns];
             for dtype in [DType::F32, DType::F16, DType::Bf16] {
-                cases.push(Case::new(conv.clone(), [f32(image), TensorType::new(dtype, w)]));
+                let w = TensorType::new(dtype, w).in_strips();
+                cases.push(Case::new(conv.clone(), [f32(image), w]));
             }
             cases.push(Case::new(conv.clone(), [f16(image), f16(w)]));
         }

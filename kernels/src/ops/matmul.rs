@@ -139,6 +139,9 @@ impl Op for MatMul {
             return Err(shape_error(self, "a", "[.., M, K]", a));
         }
         let rows = a.channels().next_multiple_of(LANES);
+        if w.strips && w.shape.len() > 3 {
+            return Err(shape_error(self, "w", "whole rows where there are batches of batches", w));
+        }
         if self.stacked {
             if w.shape.len() != 3 || w.shape[1] != rows || self.epilogue.batch_bias || self.epilogue.residual
             {
@@ -229,12 +232,15 @@ impl Op for MatMul {
         {
             let rows = usize::next_multiple_of(k, LANES);
             for dtype in [DType::F32, DType::F16, DType::Bf16] {
-                cases.push(Case::new(plain.clone(), [f32([m, k]), TensorType::new(dtype, [rows, n])]));
+                let w = TensorType::new(dtype, [rows, n]).in_strips();
+                cases.push(Case::new(plain.clone(), [f32([m, k]), w]));
             }
             cases.push(Case::new(plain.clone(), [f16([m, k]), f16([rows, n])]));
         }
         // Several blocks of rows and columns of every variant.
         cases.push(Case::new(plain.clone(), [f16([150, 70]), f16([72, 200])]));
+        cases.push(Case::new(plain.clone(), [f16([150, 70]), f16([72, 200]).in_strips()]));
+        cases.push(Case::new(plain.clone(), [f32([37, 30]), f32([32, 200]).in_strips()]));
         // Beyond any model's, for drivers that end long loops.
         cases.push(Case::new(plain.clone(), [f32([9, 65_536]), f32([65_536, 12])]));
         cases.push(Case::new(plain, [f32([3, 2, 7, 8]), f32([3, 2, 8, 9])]));
@@ -251,6 +257,8 @@ impl Op for MatMul {
         let types = [f32([2, 19, 12]), f16([3, 12, 24]), f32([3, 24])];
         cases.push(Case::new(stacked(Epilogue::bias()), types));
         cases.push(Case::new(stacked(Epilogue::default()), [f32([1, 7, 6]), f32([2, 8, 10])]));
+        let types = [f32([2, 19, 12]), f16([3, 12, 136]).in_strips(), f32([3, 136])];
+        cases.push(Case::new(stacked(Epilogue::bias()), types));
         // Products whose rows begin where a small binding may.
         let types = [f16([2, 160, 16]), f16([3, 16, 20]), f32([3, 20])];
         cases.push(Case::new(stacked(Epilogue::bias()), types));

@@ -101,6 +101,9 @@ fn check_count(op: &dyn Op, inputs: &[TensorType], expected: usize) -> Result<()
 
 /// Activations are f32 or f16; bf16 is for weights.
 fn check_float(op: &dyn Op, operand: &'static str, ty: &TensorType) -> Result<(), OpError> {
+    if ty.strips {
+        return Err(shape_error(op, operand, "whole rows, for strips are for weights", ty));
+    }
     match ty.dtype {
         DType::F32 | DType::F16 => Ok(()),
         found => Err(OpError::DType { op: op.name(), operand, expected: "f32 or f16", found }),

@@ -9,13 +9,14 @@ struct Params {
     batch_rows: u32,                    // rows of y that share one row of batch_bias
     epilogue: u32,                      // activation and operands of the epilogue
     first_row: u32,                     // row of the whole y that the bound window starts at
+    w_strip: u32,                       // quads of a strip of w's columns; strips lie one after the other
 #ifdef CONV
     first_pixel: u32,                   // pixel of the whole a that the bound window starts at
     height: u32, width: u32,            // H, W
     out_width: u32,                     // OW
-    kernel_height: u32, kernel_width: u32,
-    stride_y: u32, stride_x: u32,
-    pad_top: u32, pad_left: u32,
+    kernel: u32,                        // rows, and columns in the upper half; so the next two
+    stride: u32,
+    padding: u32,                       // at the top and at the left
 #else
     batches: u32,                       // products in the bound window; 1 if all rows share w
     a_rows: u32,                        // rows from one product's a to the next, 0 if they share it
@@ -44,21 +45,21 @@ struct Row { image: i32, top: i32, left: i32 }
 
 const OUTSIDE = 0xffffffffu;
 
-fn taps() -> u32 { return p.kernel_height * p.kernel_width; }
+fn taps() -> u32 { return (p.kernel & 0xffffu) * (p.kernel >> 16u); }
 
 fn row_at(product: u32, row: u32) -> Row {
     let pixel = row + p.first_row;
     let inside = pixel % p.batch_rows;
     return Row(
         i32(pixel / p.batch_rows * p.height * p.width) - i32(p.first_pixel),
-        i32(inside / p.out_width * p.stride_y) - i32(p.pad_top),
-        i32(inside % p.out_width * p.stride_x) - i32(p.pad_left));
+        i32(inside / p.out_width * (p.stride & 0xffffu)) - i32(p.padding & 0xffffu),
+        i32(inside % p.out_width * (p.stride >> 16u)) - i32(p.padding >> 16u));
 }
 
 // Where the part of a row under a tap starts in a, in quads.
 fn part_at(row: Row, tap: u32) -> u32 {
-    let iy = row.top + i32(tap / p.kernel_width);
-    let ix = row.left + i32(tap % p.kernel_width);
+    let iy = row.top + i32(tap / (p.kernel >> 16u));
+    let ix = row.left + i32(tap % (p.kernel >> 16u));
     // A negative coordinate is a large unsigned one.
     let inside = u32(iy) < p.height && u32(ix) < p.width;
     return select(OUTSIDE, u32(row.image + iy * i32(p.width) + ix) * p.k_quads, inside);
@@ -83,6 +84,15 @@ fn batches() -> u32 { return p.batches; }
 fn w_start(product: u32) -> u32 { return (p.first_product + product) * p.w_stride; }
 fn bias_start(product: u32) -> u32 { return (p.first_product + product) * p.bias_stride; }
 #endif
+
+// Where row 0 of a product's w has the quad of columns `quad`, and how many quads later the next row has it.
+fn column_at(product: u32, quad: u32) -> u32 {
+    let first = quad / p.w_strip * p.w_strip;
+    return w_start(product) + first * taps() * p.k_quads * 4u + quad - first;
+}
+fn column_step(quad: u32) -> u32 {
+    return min(p.w_strip, (p.n + 3u) / 4u - quad / p.w_strip * p.w_strip);
+}
 
 // sum + x * w for four terms of k: x holds one row's terms, w four columns of each.
 fn fma4(x: vec4<f32>, w: mat4x4<f32>, sum: vec4<f32>) -> vec4<f32> {

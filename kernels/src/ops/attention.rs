@@ -8,8 +8,8 @@ use crate::host_tensor::HostTensor;
 use crate::op::{
     Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Subgroups, Variant, fold_grid,
 };
-use crate::types::{LANES, TensorType};
-use crate::wgsl::Shader;
+use crate::types::{DType, LANES, TensorType};
+use crate::wgsl::{COOPERATIVE, Shader};
 
 /// Scaled dot-product attention; heads lie side by side in a row.
 ///
@@ -45,6 +45,9 @@ const CHUNK: usize = 5;
 const DOT: usize = 16;
 /// Invocations of its subgroup.
 const SUBGROUP: usize = 8;
+
+/// Tiles of a head's features in `attention_cooperative`.
+const COOPERATIVE_D_TILES: u32 = 10;
 
 /// Iterations that one invocation may do: gallivm, which compiles shaders for the CPU, counts those of all loops together and
 /// leaves every loop when they are used up, without a word.
@@ -155,6 +158,31 @@ impl Attention {
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads);
         self.variant("attention_tiled", shader, queries as usize, e, aligned, caps)
+    }
+
+    /// On matrix units: f16 operands, subgroups of one known size, and heads whose sums have a register each.
+    fn cooperative(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Option<Variant> {
+        let (tile, subgroups) = (caps.cooperative?, caps.subgroups?);
+        let d_tiles = e.d.div_ceil(tile as usize) as u32;
+        // As attention_cooperative.wgsl declares it.
+        let (queries, keys, pitch) = (4 * tile, 32, d_tiles * tile + 8);
+        let halves = queries * pitch + keys * pitch + queries * (keys + 8);
+        let bytes = 2 * halves + 4 * queries * keys + 8 * 4 * subgroups.max;
+        let is_f16 = aligned.types.iter().all(|ty| ty.dtype == DType::F16);
+        let fits = subgroups.min == subgroups.max
+            && subgroups.max >= tile
+            && d_tiles <= COOPERATIVE_D_TILES
+            && bytes <= caps.workgroup_bytes;
+        if !is_f16 || !fits {
+            return None;
+        }
+        let shader = Shader::new("attention_cooperative")
+            .with_subgroups()
+            .flag(COOPERATIVE, true)
+            .flag("COOPERATIVE_16", tile == 16)
+            .constant("SUBGROUP", subgroups.max)
+            .constant("D_TILES", d_tiles);
+        Some(self.variant("attention_cooperative", shader, queries as usize, e, aligned, caps))
     }
 
     /// For adapters whose subgroups are 8 lanes wide.
@@ -333,6 +361,8 @@ impl Op for Attention {
         if !caps.software || iterations <= MAX_ITERATIONS {
             variants.push(self.tiled(&e, &aligned, caps));
         }
+        // On a CPU it is there to be tested.
+        variants.extend(self.cooperative(&e, &aligned, caps));
         if caps.software && caps.subgroups == Some(Subgroups { min: SUBGROUP as u32, max: SUBGROUP as u32 }) {
             variants.push(self.lanes(&e, &aligned, caps)?);
         }
@@ -400,6 +430,12 @@ impl Op for Attention {
             let kv = f16([1, 35, 2 * d]);
             let op = Attention { scale: Some(1.0 / d as f64), ..plain(2) };
             cases.push(Case::new(op, [f16([1, 9, 2 * d]), kv.clone(), kv]));
+        }
+        // Matrix units: several blocks of queries and keys, masks, shared heads, padded features.
+        for (d, causal) in [(40, false), (40, true), (64, false), (80, true)] {
+            let op = Attention { heads: 4, kv_heads: 2, causal, scale: None };
+            let kv = f16([2, 99, 2 * d]);
+            cases.push(Case::new(op, [f16([2, 77, 4 * d]), kv.clone(), kv]));
         }
         let kv = f16([1, 35, 40]);
         cases.push(Case::new(Attention { scale: Some(0.1), ..plain(1) }, [f32([1, 9, 40]), kv.clone(), kv]));

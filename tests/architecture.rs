@@ -123,12 +123,13 @@ fn every_shader_is_dispatched_and_every_import_imported() {
 }
 
 /// Caps for which operations have different variants.
-fn adapters() -> [Caps; 3] {
+fn adapters() -> [Caps; 4] {
     let subgroups = |lanes| Some(Subgroups { min: lanes, max: lanes });
     [
         Caps::webgpu(),
         Caps { subgroups: subgroups(8), software: true, ..Caps::webgpu() },
         Caps { subgroups: subgroups(32), ..Caps::webgpu() },
+        Caps { subgroups: subgroups(32), cooperative: Some(8), ..Caps::webgpu() },
     ]
 }
 

@@ -66,6 +66,8 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     report.stage("compiling kernels, loading weights");
     let gpu = Gpu::open(args.source.adapter.clone()).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
+    let notes = gpu.notes().to_vec();
+    notes.iter().for_each(|note| report.note(note));
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu, model);
     let encoding = Instant::now();
@@ -87,7 +89,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
         );
     }
     let seconds = Seconds { load: started.elapsed() - encode, encode, ..Seconds::default() };
-    let mut drawing = Drawing { args, report: &report, planned, refiner, seconds };
+    let mut drawing = Drawing { args, report: &report, notes, planned, refiner, seconds };
 
     for (image_idx, path) in outputs.iter().enumerate() {
         let request = Request { seed: request.seed.of_image(image_idx), ..request.clone() };
@@ -113,6 +115,8 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
 struct Drawing<'a> {
     args: &'a GenerateArgs,
     report: &'a Report,
+    /// What a user should know about the adapter.
+    notes: Vec<String>,
     planned: Planned,
     /// The refiner's name.
     refiner: Option<String>,
@@ -208,6 +212,7 @@ impl Drawing<'_> {
             "model": pipeline.model().name,
             "adapter": stats.adapter,
             "driver": stats.driver,
+            "notes": self.notes,
             "dtype": pipeline.dtype().to_string(),
             "width": request.size.width,
             "height": request.size.height,

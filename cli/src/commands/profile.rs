@@ -29,6 +29,7 @@ pub(crate) async fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let request = plain_request(&args.prompt, &args.source, &args.shape, &model);
     model.check(&request)?;
     let gpu = Gpu::open(args.source.adapter.clone()).await?;
+    gpu.notes().iter().for_each(|note| report.note(note));
 
     report.stage("compiling kernels, loading weights, measuring");
     let mut pipeline = Pipeline::new(gpu.clone(), model);
@@ -40,6 +41,7 @@ pub(crate) async fn run(args: &ProfileArgs) -> Result<(), Failure> {
         has_timestamps: gpu.clock() == Clock::Timestamps,
         adapter: gpu.adapter_name().to_owned(),
         driver: gpu.driver(),
+        notes: gpu.notes().to_vec(),
         model: pipeline.model().name.clone(),
         size: request.size,
         is_guided: request.guidance.is_on(),
@@ -80,6 +82,7 @@ struct Profiled {
     has_timestamps: bool,
     adapter: String,
     driver: String,
+    notes: Vec<String>,
     model: String,
     size: PixelSize,
     is_guided: bool,
@@ -126,6 +129,7 @@ impl Profiled {
             "model": self.model,
             "adapter": self.adapter,
             "driver": self.driver,
+            "notes": self.notes,
             "width": self.size.width,
             "height": self.size.height,
             "guided": self.is_guided,

@@ -23,6 +23,7 @@ const MAX_DESCRIBED: usize = 5;
 pub(crate) async fn run(args: &ValidateArgs) -> Result<(), Failure> {
     let gpu = Gpu::open(args.adapter.clone()).await?;
     let report = Report::new(if args.quiet { Verbosity::Quiet } else { Verbosity::Normal });
+    gpu.notes().iter().for_each(|note| report.note(note));
     match &args.reference {
         Some(folder) => validate_recorded(args, gpu, folder, &report).await,
         None => validate_kernels(args, &gpu, &report).await,
@@ -143,7 +144,12 @@ fn kernels_as_json(gpu: &Gpu, variants: &[Variant]) -> Value {
             "failures": failures.collect::<Vec<_>>(),
         })
     });
-    json!({ "adapter": gpu.adapter_name(), "driver": gpu.driver(), "variants": variants.collect::<Vec<_>>() })
+    json!({
+        "adapter": gpu.adapter_name(),
+        "driver": gpu.driver(),
+        "notes": gpu.notes(),
+        "variants": variants.collect::<Vec<_>>(),
+    })
 }
 
 async fn validate_recorded(
@@ -199,6 +205,7 @@ fn run_as_json(gpu: &Gpu, run: &RecordedRun) -> Value {
     json!({
         "adapter": gpu.adapter_name(),
         "driver": gpu.driver(),
+        "notes": gpu.notes(),
         "dtype": run.dtype.to_string(),
         "pass": run.pass(),
         "image_psnr": run.image_psnr,

@@ -11,6 +11,7 @@ use kernels::{Caps, TensorType};
 use super::adapter::{self, AdapterChoice};
 use super::error::DeviceError;
 use super::pipelines::Pipelines;
+use super::probe::probe;
 use super::transfer::Staging;
 use super::trusted;
 
@@ -32,6 +33,7 @@ struct Inner {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     caps: Caps,
+    notes: Vec<String>,
     max_buffer_bytes: u64,
     /// Layout of the uniform that holds `Params` on devices without immediates.
     params_layout: Option<wgpu::BindGroupLayout>,
@@ -104,6 +106,9 @@ pub struct GpuOptions {
     pub webgpu_only: bool,
     /// A lower limit for one storage binding than the adapter's.
     pub max_binding_bytes: Option<u64>,
+    /// Take square cooperative matrices of this extent for offered, and ask the driver for nothing of the kind: for tests of
+    /// what happens where a driver offers what it does not have.
+    pub claimed_cooperative: Option<u32>,
 }
 
 impl Gpu {
@@ -115,7 +120,7 @@ impl Gpu {
         Gpu::open_with(GpuOptions { adapter: choice, ..GpuOptions::default() }).await
     }
 
-    /// Opens a device as `options` ask.
+    /// Opens a device as `options` ask. Matrix units that fail a probe stay idle, and [`Gpu::notes`] say so.
     ///
     /// # Errors
     /// [`DeviceError::NoAdapter`], [`DeviceError::NotOpened`].
@@ -126,13 +131,45 @@ impl Gpu {
             let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
             return Err(DeviceError::NoAdapter { wanted: options.adapter.to_string(), found });
         };
-        let adapter = &adapters[index];
-        let cooperative = if options.webgpu_only { None } else { adapter::cooperative_extent(adapter) };
+        Gpu::open_adapter(&adapters[index], &options).await
+    }
+
+    /// Opens `adapter` as `options` ask, whichever adapter they name.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotOpened`].
+    pub(super) async fn open_adapter(
+        adapter: &wgpu::Adapter,
+        options: &GpuOptions,
+    ) -> Result<Gpu, DeviceError> {
+        let offered = options.claimed_cooperative.or_else(|| adapter::cooperative_extent(adapter));
+        let Some(extent) = offered.filter(|_| !options.webgpu_only) else {
+            return Gpu::request(adapter, options, None, Vec::new()).await;
+        };
+        let reason = match Gpu::request(adapter, options, Some(extent), Vec::new()).await {
+            Err(error) => error.to_string(),
+            Ok(gpu) => match probe(&gpu).await {
+                Ok(()) => return Ok(gpu),
+                Err(reason) => reason,
+            },
+        };
+        // A device that has refused something may refuse all that follows: the next one has never heard of matrix units.
+        let note = format!("matrix units are not used: {reason}");
+        Gpu::request(adapter, options, None, vec![note]).await
+    }
+
+    async fn request(
+        adapter: &wgpu::Adapter,
+        options: &GpuOptions,
+        cooperative: Option<u32>,
+        notes: Vec<String>,
+    ) -> Result<Gpu, DeviceError> {
         let mut features = match options.webgpu_only {
             true => wgpu::Features::empty(),
             false => adapter::wanted_features(adapter.features()),
         };
-        if cooperative.is_some() {
+        let is_asked_for = cooperative.is_some() && options.claimed_cooperative.is_none();
+        if is_asked_for {
             features |= adapter::COOPERATIVE_FEATURES;
         }
         let descriptor = wgpu::DeviceDescriptor {
@@ -140,9 +177,9 @@ impl Gpu {
             required_features: features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
-            experimental_features: match cooperative {
-                Some(_) => trusted::experimental_features(),
-                None => wgpu::ExperimentalFeatures::disabled(),
+            experimental_features: match is_asked_for {
+                true => trusted::experimental_features(),
+                false => wgpu::ExperimentalFeatures::disabled(),
             },
             ..Default::default()
         };
@@ -151,8 +188,7 @@ impl Gpu {
             adapter: adapter.get_info().name,
             reason: e.to_string(),
         })?;
-        let gpu = Gpu::with_device(device, queue, adapter.get_info(), &options, cooperative);
-        Ok(gpu)
+        Ok(Gpu::with_device(device, queue, adapter.get_info(), options, cooperative, notes))
     }
 
     /// Works on a device that somebody else opened: a game, an editor. Matrix units stay idle: which kinds it has is not known.
@@ -162,7 +198,7 @@ impl Gpu {
         info: wgpu::AdapterInfo,
         options: &GpuOptions,
     ) -> Gpu {
-        Gpu::with_device(device, queue, info, options, None)
+        Gpu::with_device(device, queue, info, options, None, Vec::new())
     }
 
     fn with_device(
@@ -171,6 +207,7 @@ impl Gpu {
         info: wgpu::AdapterInfo,
         options: &GpuOptions,
         cooperative: Option<u32>,
+        notes: Vec<String>,
     ) -> Gpu {
         let failure: Arc<OnceLock<DeviceError>> = Arc::default();
         let seen = failure.clone();
@@ -212,6 +249,7 @@ impl Gpu {
                 queue,
                 info,
                 caps,
+                notes,
                 params_layout,
                 checks_shaders: options.checked_shaders,
                 pipelines: Pipelines::default(),
@@ -228,6 +266,11 @@ impl Gpu {
     /// What kernels may count on here.
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
+    }
+
+    /// What a user should know about the adapter, a line each: what it offers and is not used, and why.
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
     }
 
     /// The adapter's name.

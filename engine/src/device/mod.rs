@@ -4,6 +4,7 @@ mod adapter;
 mod error;
 mod gpu;
 mod pipelines;
+mod probe;
 mod program;
 mod timing;
 mod transfer;

@@ -33,7 +33,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     fn reference(&self, inputs: &[&HostTensor]) -> HostTensor;
 
     /// The ways to compute it on an adapter with `caps`, the safest first: that one runs within WebGPU's default limits,
-    /// without f16 and without subgroups. The last is the one expected to be fastest.
+    /// without f16 and without subgroups. The last is the one expected to be fastest. No two have one name.
     ///
     /// No binding of any dispatch exceeds `caps.max_binding_bytes`: larger operands are worked on in bands of rows.
     ///

@@ -14,6 +14,7 @@ use super::pipelines::Pipelines;
 use super::probe::probe;
 use super::transfer::Staging;
 use super::trusted;
+use crate::tuning::Choices;
 
 /// How long one wait lasts before the device is looked at again.
 const POLL: Duration = Duration::from_millis(250);
@@ -22,10 +23,11 @@ const MAX_IN_FLIGHT: usize = 2;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
-/// An open device. Clones are the same device.
+/// An open device, and the choices that programs for it are compiled with. Clones are the same device.
 #[derive(Clone)]
 pub struct Gpu {
     inner: Arc<Inner>,
+    choices: Arc<Choices>,
 }
 
 struct Inner {
@@ -243,6 +245,7 @@ impl Gpu {
             })
         });
         Gpu {
+            choices: Arc::default(),
             inner: Arc::new(Inner {
                 max_buffer_bytes: limits.max_buffer_size,
                 device,
@@ -266,6 +269,16 @@ impl Gpu {
     /// What kernels may count on here.
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
+    }
+
+    /// The same device, for which graphs are compiled with `choices`.
+    pub fn with_choices(self, choices: Choices) -> Gpu {
+        Gpu { choices: Arc::new(choices), ..self }
+    }
+
+    /// Which variants were measured to be fastest here.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
     }
 
     /// What a user should know about the adapter, a line each: what it offers and is not used, and why.

@@ -22,9 +22,9 @@ impl Choices {
         self.variants.insert(key.into(), variant.into());
     }
 
-    /// Takes over the choices of `newer`, which go before these.
-    pub fn extend(&mut self, newer: Choices) {
-        self.variants.extend(newer.variants);
+    /// Forgets the choice for what has this [`key`].
+    pub fn remove(&mut self, key: &str) {
+        self.variants.remove(key);
     }
 
     /// Key and variant of each choice, sorted by key.
@@ -87,17 +87,5 @@ mod tests {
         let distinct: BTreeSet<String> =
             cases.iter().map(|case| format!("{:?} {:?}", case.op, case.inputs)).collect();
         assert_eq!(keys.len(), distinct.len());
-    }
-
-    #[test]
-    fn newer_choices_go_before_older_ones() {
-        let choices = |pairs: &[(&str, &str)]| {
-            let mut choices = Choices::default();
-            pairs.iter().for_each(|(key, variant)| choices.insert(*key, *variant));
-            choices
-        };
-        let mut all = choices(&[("a", "1"), ("b", "1")]);
-        all.extend(choices(&[("b", "2"), ("c", "2")]));
-        assert_eq!(all.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "2"), ("c", "2")]);
     }
 }

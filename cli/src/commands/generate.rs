@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::device::Gpu;
 use engine::pipelines::{Image, Model, Pipeline, Planned, Request};
 use kernels::DType;
 use loaders::RgbPicture;
 use serde_json::json;
 
+use crate::adapter::{Adapter, open_tuned};
 use crate::args::GenerateArgs;
 use crate::dump::{Dump, dump_path};
 use crate::failure::{Code, Failure};
@@ -64,10 +64,8 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     }
 
     report.stage("compiling kernels, loading weights");
-    let gpu = Gpu::open(args.source.adapter.clone()).await?;
+    let Adapter { gpu, notes } = open_tuned(&args.source.adapter, &report).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
-    let notes = gpu.notes().to_vec();
-    notes.iter().for_each(|note| report.note(note));
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu, model);
     let encoding = Instant::now();

@@ -40,7 +40,7 @@ fn only_the_trusted_module_is_unsafe() {
 
 #[test]
 fn graphs_plans_and_samplers_hold_no_device() {
-    let pure = ["graph", "plan", "nn", "models", "samplers", "noise", "reference.rs"];
+    let pure = ["graph", "plan", "nn", "models", "samplers", "noise", "reference.rs", "tuning/choices.rs"];
     let pure: Vec<String> = pure.iter().map(|module| format!("engine/src/{module}")).collect();
     let pure: Vec<&str> = pure.iter().map(String::as_str).collect();
     refuse(&pure, &["crate::device", "DeviceTensor", "Gpu"], &[]);
@@ -96,6 +96,17 @@ fn every_operation_is_compared_with_its_reference() {
 }
 
 #[test]
+fn variants_of_an_operation_have_names_of_their_own() {
+    for caps in adapters() {
+        for case in kernels::ops::cases() {
+            let variants = case.op.variants(&case.inputs, &caps).unwrap_or_default();
+            let names: BTreeSet<&str> = variants.iter().map(|variant| variant.name).collect();
+            assert_eq!(names.len(), variants.len(), "{case:?}");
+        }
+    }
+}
+
+#[test]
 fn every_shader_is_dispatched_and_every_import_imported() {
     let used: BTreeSet<&str> = adapters()
         .iter()
@@ -123,12 +134,13 @@ fn every_shader_is_dispatched_and_every_import_imported() {
 }
 
 /// Caps for which operations have different variants.
-fn adapters() -> [Caps; 3] {
+fn adapters() -> [Caps; 4] {
     let subgroups = |lanes| Some(Subgroups { min: lanes, max: lanes });
     [
         Caps::webgpu(),
         Caps { subgroups: subgroups(8), software: true, ..Caps::webgpu() },
         Caps { subgroups: subgroups(32), ..Caps::webgpu() },
+        Caps { subgroups: subgroups(32), cooperative: Some(8), ..Caps::webgpu() },
     ]
 }
 

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use engine::device::{AdapterChoice, Gpu};
+use engine::tuning::{Choices, Identity};
 use loaders::read_png_text;
 use loaders::safetensors::{Data, Tensor, write};
 use serde_json::{Map, Value, json};
@@ -21,6 +23,8 @@ fn photogram(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_photogram"));
     // Mesa's Vulkan layers complain on stderr without it.
     command.env("XDG_RUNTIME_DIR", folder).env_remove("RUST_BACKTRACE");
+    // What this machine's user has measured changes no test.
+    command.env("PHOTOGRAM_CACHE", folder.join("cache")).env_remove("CI");
     command.current_dir(folder).args(words).timeout(Duration::from_secs(120));
     command
 }
@@ -285,6 +289,14 @@ fn flags_that_make_no_sense_are_refused() {
         (&["--trace", "absent/trace.json"], 8, &["absent/trace.json", "no folder 'absent'"]),
     ];
     check_refusals(folder.path(), &["profile", "--adapter", "no such adapter"], rows);
+    let rows: &[Row<'_>] = &[
+        (&["-W", "100"], 2, &["--width", "multiple of 8", "found 100"]),
+        (&["--cfg-scale", "nan"], 2, &["--cfg-scale", "finite", "NaN"]),
+        (&["--prompt", "x"], 2, &["--prompt"]),
+        (&["-m", "absent"], 2, &["absent", "no such file or folder"]),
+        (&["-m", "bad-json"], 3, &["bad-json/unet/config.json"]),
+    ];
+    check_refusals(folder.path(), &["tune", "--adapter", "no such adapter"], rows);
 }
 
 #[test]
@@ -370,6 +382,7 @@ fn models_that_cannot_draw_are_refused() {
         (&["validate", "--reference", "absent"], 2, &["absent/reference.json"]),
         (&["profile", "-m", "missing"], 3, &["missing/unet/", "'conv_in.bias'"]),
         (&["profile", "-m", "model", "--adapter", "no such adapter"], 6, &["no such adapter"]),
+        (&["tune", "-m", "model", "--adapter", "no such adapter"], 6, &["no such adapter"]),
     ];
     check_refusals(folder.path(), &[], rows);
 }
@@ -750,6 +763,64 @@ fn a_trace_is_a_list_of_events_one_after_the_other() {
     }
 }
 
+/// What `devices` says about the adapter that is taken.
+fn taken(folder: &Path) -> Value {
+    let output = succeed(folder, &["devices", "--json"]);
+    let devices: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let devices = devices.as_array().expect("a list").clone();
+    devices.into_iter().find(|device| device["auto"] == true).expect("one is taken")
+}
+
+#[test]
+fn nothing_is_tuned_in_ci_nor_on_a_software_driver() {
+    let folder = workplace();
+    let listing = names(folder.path());
+    let words = ["tune", "-m", "model", "-W", "32", "-H", "32"];
+    let in_ci = photogram(folder.path(), &words).env("CI", "true").output().expect("the program starts");
+    assert_eq!(in_ci.status.code(), Some(4));
+    assert_eq!(text(&in_ci.stderr), "error: CI is set: nothing is tuned where runs have to repeat\n");
+    if has_adapter() && taken(folder.path())["kind"] == "software" {
+        check_refusals(folder.path(), &words, &[(&[], 4, &["software adapters are not tuned"])]);
+    }
+    assert_eq!(names(folder.path()), listing);
+}
+
+#[test]
+fn what_was_measured_is_used_and_what_was_not_is_told_once() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let gpu = pollster::block_on(Gpu::open(AdapterChoice::Auto)).expect("there is one");
+    let identity = Identity::of(&gpu);
+    let cache = folder.path().join("cache");
+    std::fs::create_dir(&cache).expect("a folder");
+    let path = cache.join(identity.file_name());
+    let mut choices = Choices::default();
+    choices.insert("matmul on f32[1, 1], f32[4, 1]", "matmul_register");
+    let sound = identity.to_json(&choices);
+    let mut foreign = sound.clone();
+    foreign["driver"] = "another".into();
+    for (stored, says) in [
+        ("{".to_owned(), "JSON: expected an object"),
+        (foreign.to_string(), "key 'driver': expected"),
+        (sound.to_string(), ""),
+    ] {
+        std::fs::write(&path, &stored).expect("written");
+        let output = draw(folder.path(), &["-p", "x", "-v", "--stats", "stats.json", "-o", "out.png"]);
+        let stderr = text(&output.stderr);
+        let is_note = |line: &&str| line.contains("`photogram tune` writes it anew");
+        let notes: Vec<&str> = stderr.lines().filter(is_note).collect();
+        assert_eq!(notes.len(), usize::from(!says.is_empty()), "{stderr}");
+        assert!(notes.iter().all(|note| note.contains(says)), "{stderr}");
+        assert_eq!(stderr.contains("1 measured choices"), says.is_empty(), "{stderr}");
+        let stats = std::fs::read(folder.path().join("stats.json")).expect("written");
+        let stats: Value = serde_json::from_slice(&stats).expect("JSON");
+        assert_eq!(list(&stats, "notes").len(), notes.len() + gpu.notes().len(), "{stats:#}");
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), stored);
+    }
+}
+
 #[test]
 fn devices_say_which_one_is_taken() {
     if !has_adapter() {
@@ -848,6 +919,7 @@ fn an_interruption_ends_at_once_and_leaves_nothing() {
             .args(["generate", "-p", "x", "-m", "model", "--steps", "900", "-o", "out.png", "-v"])
             .current_dir(folder.path())
             .env("XDG_RUNTIME_DIR", folder.path())
+            .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -874,6 +946,7 @@ fn help_teaches() {
         &["devices", "--help"],
         &["inspect", "--help"],
         &["profile", "--help"],
+        &["tune", "--help"],
         &["validate", "--help"],
     ] {
         let output = succeed(Path::new("."), words);

@@ -10,6 +10,7 @@ use engine::models::{
 use engine::pipelines::{DenoiserShape, Model, Precision, build_denoiser};
 use engine::plan::{Choice, Place, Plan, PlanStep, build_plan};
 use engine::reference::run_reference;
+use engine::tuning::{Choices, key};
 use kernels::check::{Class, compare};
 use kernels::{Bind, Caps, DType, Operand, Subgroups, TensorType};
 use photogram_tests::recording::{on_host, recordings};
@@ -106,6 +107,38 @@ fn two_builds_give_the_same_plan() {
         let [a_plan, b_plan] = [a, b].map(|program| planned(&program.graph, &caps));
         assert!(a_plan.to_string() == b_plan.to_string(), "{}: plans differ", a.name);
         assert!(format!("{a_plan:?}") == format!("{b_plan:?}"), "{}: dispatches differ", a.name);
+    }
+}
+
+#[test]
+fn a_measured_variant_is_taken_where_it_is_offered() {
+    let graph = fuse(&stable_diffusion_1_denoiser(8, DType::F32));
+    for (adapter, caps) in adapters() {
+        let usual = build_plan(&graph, &caps, Choice::Fastest).expect("fits");
+        let names = |plan: &Plan| plan.steps.iter().map(|step| step.variant.name).collect::<Vec<_>>();
+        // One of the operations that can be computed in several ways.
+        let offered = |step: &PlanStep| step.op.variants(&step.input_types, &caps).expect("planned");
+        let step = usual.steps.iter().find(|step| offered(step).len() > 1).expect("a contraction");
+        let chosen = offered(step)[0].name;
+        assert_ne!(chosen, step.variant.name, "{adapter}: the first is not the last");
+        let same = |other: &PlanStep| key(other.op.as_ref(), &other.input_types);
+        let expected = usual.steps.iter().map(|other| match same(other) == same(step) {
+            true => chosen,
+            false => other.variant.name,
+        });
+        let mut choices = Choices::default();
+        choices.insert(same(step), chosen);
+        let plan = build_plan(&graph, &caps, Choice::Measured(&choices)).expect("fits");
+        assert_eq!(names(&plan), expected.collect::<Vec<_>>(), "{adapter}");
+        check_bindings(&plan, &caps).unwrap_or_else(|e| panic!("{adapter}: {e}"));
+        check_lifetimes(&graph, &plan).unwrap_or_else(|e| panic!("{adapter}: {e}"));
+
+        let mut foreign = Choices::default();
+        foreign.insert(same(step), "a variant of another version");
+        for choices in [foreign, Choices::default()] {
+            let plan = build_plan(&graph, &caps, Choice::Measured(&choices)).expect("fits");
+            assert_eq!(plan.to_string(), usual.to_string(), "{adapter}");
+        }
     }
 }
 

@@ -52,6 +52,12 @@ pub(crate) enum Command {
     /// prompt, one step of the denoiser, the decoder. Speeds are compared with what a large matrix product and a large sum
     /// reach on the same adapter.
     Profile(ProfileArgs),
+    /// Find the fastest variant of each kernel on this adapter; later runs use what was found.
+    ///
+    /// Times every variant of the products, convolutions and norms that a picture of this size takes, and compares each with
+    /// its reference: one that is wrong is never chosen. What was chosen is kept in the folder of caches (PHOTOGRAM_CACHE names
+    /// another one), for this adapter, driver and version of the kernels. Exits with 1 if a variant is wrong.
+    Tune(TuneArgs),
     /// Check this adapter's results against references.
     ///
     /// Compares every variant of every kernel with its reference on the CPU, or a recorded PyTorch run with ours stage by
@@ -324,6 +330,32 @@ pub(crate) struct ProfileArgs {
     pub(crate) json: bool,
 
     /// Print no progress
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+/// Words of `tune`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  photogram tune -m path/to/sd15 -W 512 -H 512
+  photogram tune -m sd_xl_base.safetensors --precision f16 --json
+
+Each variant's time is the shortest of five, by the adapter's timestamps where it has them. Choices
+for other models and sizes stay. Software drivers are not tuned, nor is anything where CI is set.
+A refiner and an initial picture's encoder are not looked at.")]
+pub(crate) struct TuneArgs {
+    #[command(flatten)]
+    pub(crate) source: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    /// Print JSON
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// No progress bar
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 }

@@ -17,7 +17,7 @@ pub(crate) enum Code {
     Usage = 2,
     /// A file is not what its format or its model asks for.
     Malformed = 3,
-    /// A sound file asks for something that is not implemented.
+    /// A sound file asks for something that is not implemented, or a command cannot be meant for this adapter.
     Unsupported = 4,
     /// Memory of the device.
     OutOfMemory = 5,
@@ -105,11 +105,7 @@ impl From<DeviceError> for Failure {
 
 impl From<ValidateError> for Failure {
     fn from(error: ValidateError) -> Self {
-        match error {
-            ValidateError::Graph(error) => Error::from(error).into(),
-            ValidateError::Plan(error) => Error::from(error).into(),
-            ValidateError::Device(error) => Error::from(error).into(),
-        }
+        Error::from(error).into()
     }
 }
 

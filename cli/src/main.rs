@@ -3,6 +3,7 @@
 //! [`args`] are the words as they were typed, [`request`] what they ask of the engine; each command is one file in
 //! [`commands`]. Nothing here computes with tensors.
 
+mod adapter;
 mod args;
 mod builtin;
 mod commands;
@@ -46,6 +47,7 @@ async fn run() -> Result<(), Failure> {
         Command::Devices(args) => commands::devices::run(&args).await,
         Command::Inspect(args) => commands::inspect::run(&args).await,
         Command::Profile(args) => commands::profile::run(&args).await,
+        Command::Tune(args) => commands::tune::run(&args).await,
         Command::Validate(args) => commands::validate::run(&args).await,
     }
 }

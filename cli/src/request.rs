@@ -1,4 +1,4 @@
-//! What the words of `generate` and `profile` ask of the engine.
+//! What the words of `generate`, `profile` and `tune` ask of the engine.
 
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{

@@ -24,5 +24,5 @@ pub async fn compile(gpu: &Gpu, graph: &Graph, weights: &Weights) -> Result<Prog
 /// # Errors
 /// [`Error::Plan`] if the adapter's limits are too low.
 pub(crate) fn plan_for(gpu: &Gpu, graph: &Graph) -> Result<Plan, Error> {
-    Ok(build_plan(&fuse(graph), gpu.caps(), Choice::Fastest)?)
+    Ok(build_plan(&fuse(graph), gpu.caps(), Choice::Measured(gpu.choices()))?)
 }

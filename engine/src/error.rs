@@ -6,6 +6,7 @@ use crate::device::DeviceError;
 use crate::graph::GraphError;
 use crate::plan::PlanError;
 use crate::samplers::SamplerError;
+use crate::validate::ValidateError;
 
 /// A failure with its message on one line.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,16 @@ impl Error {
                 }
             },
             Error::NotFinite { .. } => ErrorKind::NotFinite,
+        }
+    }
+}
+
+impl From<ValidateError> for Error {
+    fn from(error: ValidateError) -> Self {
+        match error {
+            ValidateError::Graph(error) => error.into(),
+            ValidateError::Plan(error) => error.into(),
+            ValidateError::Device(error) => error.into(),
         }
     }
 }

@@ -183,16 +183,31 @@ impl Hard {
     }
 }
 
+/// Values of mean 0 and variance 1 for large tensors, between -3.5 and 3.5; ten times as fast as [`Hard::Noise`].
+pub fn quick_noise(ty: &TensorType, seed: u64) -> HostTensor {
+    let mut rng = SplitMix(seed);
+    // Four of 16 bits, whose sum has the variance 1/3.
+    HostTensor::from_fn(ty.clone(), |_| {
+        let word = rng.word();
+        let sum: u64 = (0..4).map(|i| word >> (16 * i) & 0xffff).sum();
+        (sum as f64 / 65_536.0 - 2.0) * 1.732_050_8
+    })
+}
+
 /// A small generator for inputs; not the one that draws pictures' noise.
 struct SplitMix(u64);
 
 impl SplitMix {
-    fn uniform(&mut self) -> f64 {
+    fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        z ^ (z >> 31)
+    }
+
+    fn uniform(&mut self) -> f64 {
+        (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn normal(&mut self) -> f64 {
@@ -213,6 +228,14 @@ mod tests {
         Class::Network,
         Class::LargeNetwork,
     ];
+
+    #[test]
+    fn quick_noise_has_mean_0_and_variance_1() {
+        let x = quick_noise(&TensorType::f32([100_000]), 3);
+        let mean = x.data().iter().map(|v| f64::from(*v)).sum::<f64>() / 1e5;
+        let variance = x.data().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / 1e5;
+        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.01, "{mean} {variance}");
+    }
 
     #[test]
     fn equal_tensors_pass_in_every_class() {

@@ -19,4 +19,4 @@ pub use op::{
     Variant, fold_grid,
 };
 pub use types::{DType, LANES, STRIP, Shape, TensorType};
-pub use wgsl::{Shader, Target};
+pub use wgsl::{Shader, Target, fnv1a, shaders_hash};

@@ -32,8 +32,14 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// `inputs` must have passed [`Op::infer`].
     fn reference(&self, inputs: &[&HostTensor]) -> HostTensor;
 
+    /// Elements of [`Op::reference`] at ascending row-major `positions`, where they cost no more than their share of it.
+    fn reference_at(&self, inputs: &[&HostTensor], positions: &[usize]) -> Option<Vec<f32>> {
+        let _ = (inputs, positions);
+        None
+    }
+
     /// The ways to compute it on an adapter with `caps`, the safest first: that one runs within WebGPU's default limits,
-    /// without f16 and without subgroups. The last is the one expected to be fastest.
+    /// without f16 and without subgroups. The last is the one expected to be fastest. No two have one name.
     ///
     /// No binding of any dispatch exceeds `caps.max_binding_bytes`: larger operands are worked on in bands of rows.
     ///

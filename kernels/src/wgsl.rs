@@ -81,4 +81,34 @@ impl Shader {
     }
 }
 
+/// A number that differs between versions of this crate and of its shaders.
+pub fn shaders_hash() -> u64 {
+    let texts = FILES.iter().flat_map(|(name, text)| [*name, *text]);
+    fnv1a([env!("CARGO_PKG_VERSION")].into_iter().chain(texts))
+}
+
+/// A hash that is the same everywhere and in every version of Rust: Fowler, Noll and Vo's FNV-1a of 64 bits, with a byte that is
+/// in no UTF-8 after each text.
+pub fn fnv1a<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let bytes = texts.into_iter().flat_map(|text| text.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 include!(concat!(env!("OUT_DIR"), "/wgsl_files.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// draft-eastlake-fnv, appendix C, with the byte that ends a text.
+    #[test]
+    fn a_hash_is_that_of_its_definition() {
+        assert_eq!(fnv1a([]), 0xcbf2_9ce4_8422_2325);
+        let a = 0xaf63_dc4c_8601_ec8cu64;
+        assert_eq!(fnv1a(["a"]), (a ^ 0xff).wrapping_mul(0x0000_0100_0000_01b3));
+        assert_ne!(fnv1a(["a", "b"]), fnv1a(["ab"]));
+        assert_ne!(fnv1a(["a", "b"]), fnv1a(["b", "a"]));
+    }
+}

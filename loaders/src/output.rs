@@ -23,6 +23,13 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     write_with(path, |out| out.write_all(bytes))
 }
 
+/// Makes a folder and those that it lies in, where they are missing.
+///
+/// # Errors  [`Error::Output`]
+pub fn create_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|source| Error::Output { path: path.display().to_string(), source })
+}
+
 fn try_write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(target) if target.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
@@ -77,6 +84,16 @@ mod tests {
         fs::write(&usual, b"new").unwrap();
         assert_eq!(fs::read(&ours).unwrap(), b"new");
         assert_eq!(fs::metadata(&ours).unwrap().permissions(), fs::metadata(&usual).unwrap().permissions());
+    }
+
+    #[test]
+    fn a_folder_is_made_with_those_above_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        create_folder(&path).unwrap();
+        create_folder(&path).unwrap();
+        write_bytes(&path.join("file"), b"new").unwrap();
+        assert!(matches!(create_folder(&path.join("file/c")), Err(Error::Output { .. })));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use engine::device::{AdapterReport, list_adapters};
 use serde_json::{Value, json};
 
 use crate::args::DevicesArgs;
-use crate::failure::{Code, Failure, driver_hint};
+use crate::failure::{Code, Failure, driver_hint, one_line};
 use crate::report::{print, print_json};
 use crate::tables::{bytes, table};
 
@@ -53,6 +53,9 @@ fn described(adapters: &[AdapterReport]) -> String {
         let taken = if adapter.chosen { "auto takes it" } else { "auto passes it over" };
         text.push_str(&format!("{}: {}; {matrices}\n", adapter.index, adapter.driver));
         text.push_str(&format!("   {taken}: {}\n", adapter.reason));
+        for note in &adapter.notes {
+            text.push_str(&format!("   {}\n", one_line(note)));
+        }
     }
     text
 }
@@ -85,5 +88,35 @@ fn as_json(adapter: &AdapterReport) -> Value {
         "timestamps": adapter.timestamps,
         "auto": adapter.chosen,
         "reason": adapter.reason,
+        "notes": adapter.notes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_stands_below_its_adapter_on_one_line() {
+        let adapter = AdapterReport {
+            index: 0,
+            name: "GPU".to_owned(),
+            backend: "Vulkan".to_owned(),
+            kind: "discrete",
+            driver: "driver".to_owned(),
+            max_binding_bytes: 1 << 30,
+            max_buffer_bytes: 1 << 30,
+            workgroup_bytes: 1 << 15,
+            f16: true,
+            subgroups: Some((32, 32)),
+            cooperative_matrices: vec!["16x16x16 F16->F32".to_owned()],
+            timestamps: true,
+            notes: vec!["matrix units are not used:\nwrong".to_owned()],
+            chosen: true,
+            reason: "the first".to_owned(),
+        };
+        let text = described(std::slice::from_ref(&adapter));
+        assert!(text.ends_with("the first\n   matrix units are not used: wrong\n"), "{text}");
+        assert_eq!(as_json(&adapter)["notes"][0], adapter.notes[0]);
+    }
 }

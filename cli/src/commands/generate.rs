@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use engine::device::Gpu;
 use engine::pipelines::{Image, Model, Pipeline, Planned, Request};
 use kernels::DType;
 use loaders::RgbPicture;
 use serde_json::json;
 
+use crate::adapter::{Adapter, open_tuned};
 use crate::args::GenerateArgs;
 use crate::dump::{Dump, dump_path};
 use crate::failure::{Code, Failure};
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     }
 
     report.stage("compiling kernels, loading weights");
-    let gpu = Gpu::open(args.source.adapter.clone()).await?;
+    let Adapter { gpu, notes } = open_tuned(&args.source.adapter, &report).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu, model);
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
         );
     }
     let seconds = Seconds { load: started.elapsed() - encode, encode, ..Seconds::default() };
-    let mut drawing = Drawing { args, report: &report, planned, refiner, seconds };
+    let mut drawing = Drawing { args, report: &report, notes, planned, refiner, seconds };
 
     for (image_idx, path) in outputs.iter().enumerate() {
         let request = Request { seed: request.seed.of_image(image_idx), ..request.clone() };
@@ -113,6 +113,8 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
 struct Drawing<'a> {
     args: &'a GenerateArgs,
     report: &'a Report,
+    /// What a user should know about the adapter.
+    notes: Vec<String>,
     planned: Planned,
     /// The refiner's name.
     refiner: Option<String>,
@@ -208,6 +210,7 @@ impl Drawing<'_> {
             "model": pipeline.model().name,
             "adapter": stats.adapter,
             "driver": stats.driver,
+            "notes": self.notes,
             "dtype": pipeline.dtype().to_string(),
             "width": request.size.width,
             "height": request.size.height,

@@ -1,11 +1,11 @@
 //! `photogram profile`: where the time of a picture goes.
 
-use engine::device::Gpu;
 use engine::pipelines::{Pipeline, PixelSize};
 use engine::profile::{Clock, Operation, Profile, ProfileOptions, Section, Total};
 use kernels::DType;
 use serde_json::{Value, json};
 
+use crate::adapter::{Adapter, open_tuned};
 use crate::args::ProfileArgs;
 use crate::failure::Failure;
 use crate::metadata::SOFTWARE;
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let model = open_model(&args.source).await?;
     let request = plain_request(&args.prompt, &args.source, &args.shape, &model);
     model.check(&request)?;
-    let gpu = Gpu::open(args.source.adapter.clone()).await?;
+    let Adapter { gpu, notes } = open_tuned(&args.source.adapter, &report).await?;
 
     report.stage("compiling kernels, loading weights, measuring");
     let mut pipeline = Pipeline::new(gpu.clone(), model);
@@ -40,6 +40,7 @@ pub(crate) async fn run(args: &ProfileArgs) -> Result<(), Failure> {
         has_timestamps: gpu.clock() == Clock::Timestamps,
         adapter: gpu.adapter_name().to_owned(),
         driver: gpu.driver(),
+        notes,
         model: pipeline.model().name.clone(),
         size: request.size,
         is_guided: request.guidance.is_on(),
@@ -80,6 +81,7 @@ struct Profiled {
     has_timestamps: bool,
     adapter: String,
     driver: String,
+    notes: Vec<String>,
     model: String,
     size: PixelSize,
     is_guided: bool,
@@ -126,6 +128,7 @@ impl Profiled {
             "model": self.model,
             "adapter": self.adapter,
             "driver": self.driver,
+            "notes": self.notes,
             "width": self.size.width,
             "height": self.size.height,
             "guided": self.is_guided,

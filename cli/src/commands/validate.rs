@@ -9,6 +9,7 @@ use kernels::DType;
 use kernels::check::Comparison;
 use serde_json::{Value, json};
 
+use crate::adapter::{Adapter, open, open_tuned};
 use crate::args::ValidateArgs;
 use crate::failure::{Code, Failure};
 use crate::report::{Report, Verbosity, print, print_json};
@@ -21,11 +22,13 @@ const MAX_DESCRIBED: usize = 5;
 ///
 /// # Errors    [`Code::CheckFailed`] if a result is wrong
 pub(crate) async fn run(args: &ValidateArgs) -> Result<(), Failure> {
-    let gpu = Gpu::open(args.adapter.clone()).await?;
     let report = Report::new(if args.quiet { Verbosity::Quiet } else { Verbosity::Normal });
     match &args.reference {
-        Some(folder) => validate_recorded(args, gpu, folder, &report).await,
-        None => validate_kernels(args, &gpu, &report).await,
+        Some(folder) => {
+            let adapter = open_tuned(&args.adapter, &report).await?;
+            validate_recorded(args, adapter, folder, &report).await
+        }
+        None => validate_kernels(args, &open(&args.adapter, &report).await?.gpu, &report).await,
     }
 }
 
@@ -143,12 +146,17 @@ fn kernels_as_json(gpu: &Gpu, variants: &[Variant]) -> Value {
             "failures": failures.collect::<Vec<_>>(),
         })
     });
-    json!({ "adapter": gpu.adapter_name(), "driver": gpu.driver(), "variants": variants.collect::<Vec<_>>() })
+    json!({
+        "adapter": gpu.adapter_name(),
+        "driver": gpu.driver(),
+        "notes": gpu.notes(),
+        "variants": variants.collect::<Vec<_>>(),
+    })
 }
 
 async fn validate_recorded(
     args: &ValidateArgs,
-    gpu: Gpu,
+    Adapter { gpu, notes }: Adapter,
     folder: &Path,
     report: &Report,
 ) -> Result<(), Failure> {
@@ -156,7 +164,7 @@ async fn validate_recorded(
     let run = run_recorded(gpu.clone(), folder, args.precision.into()).await?;
     report.clear();
     if args.json {
-        print_json(&run_as_json(&gpu, &run))?;
+        print_json(&run_as_json(&gpu, &notes, &run))?;
     } else {
         let text = run_described(&gpu, &run);
         print(&text, &text)?;
@@ -191,7 +199,7 @@ fn run_described(gpu: &Gpu, run: &RecordedRun) -> String {
     )
 }
 
-fn run_as_json(gpu: &Gpu, run: &RecordedRun) -> Value {
+fn run_as_json(gpu: &Gpu, notes: &[String], run: &RecordedRun) -> Value {
     let stages = run
         .stages
         .iter()
@@ -199,6 +207,7 @@ fn run_as_json(gpu: &Gpu, run: &RecordedRun) -> Value {
     json!({
         "adapter": gpu.adapter_name(),
         "driver": gpu.driver(),
+        "notes": notes,
         "dtype": run.dtype.to_string(),
         "pass": run.pass(),
         "image_psnr": run.image_psnr,

@@ -2,6 +2,8 @@
 
 use kernels::{Caps, Subgroups};
 
+use super::gpu::{Gpu, GpuOptions};
+
 /// An adapter as a person sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterReport {
@@ -29,6 +31,8 @@ pub struct AdapterReport {
     pub cooperative_matrices: Vec<String>,
     /// Timestamps, by which `profile` times kernels.
     pub timestamps: bool,
+    /// What it offers and is not used, and why, a line each.
+    pub notes: Vec<String>,
     /// Whether `auto` takes it.
     pub chosen: bool,
     /// Why `auto` takes it or not.
@@ -69,11 +73,26 @@ impl std::fmt::Display for AdapterChoice {
     }
 }
 
-/// Every adapter of this machine, in the driver's order.
+/// Every adapter of this machine, in the driver's order. Those that offer matrix units are opened, to try them.
 pub async fn list_adapters() -> Vec<AdapterReport> {
     let adapters = enumerate(&instance()).await;
     let best = best(&adapters);
-    adapters.iter().enumerate().map(|(index, adapter)| report(index, adapter, best)).collect()
+    let mut reports = Vec::with_capacity(adapters.len());
+    for (index, adapter) in adapters.iter().enumerate() {
+        reports.push(AdapterReport { notes: notes(adapter).await, ..report(index, adapter, best) });
+    }
+    reports
+}
+
+/// What opening the adapter tells.
+async fn notes(adapter: &wgpu::Adapter) -> Vec<String> {
+    if cooperative_extent(adapter).is_none() {
+        return Vec::new();
+    }
+    match Gpu::open_adapter(adapter, &GpuOptions::default()).await {
+        Ok(gpu) => gpu.notes().to_vec(),
+        Err(error) => vec![error.to_string()],
+    }
 }
 
 pub(super) fn instance() -> wgpu::Instance {
@@ -149,6 +168,7 @@ fn report(index: usize, adapter: &wgpu::Adapter, best: Option<usize>) -> Adapter
             .map(|p| format!("{}x{}x{} {:?}->{:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type))
             .collect(),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        notes: Vec::new(),
         chosen,
         reason,
     }

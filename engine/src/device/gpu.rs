@@ -12,8 +12,10 @@ use super::adapter::{self, AdapterChoice};
 use super::error::DeviceError;
 use super::pace::Pace;
 use super::pipelines::Pipelines;
+use super::probe::probe;
 use super::transfer::Staging;
 use super::trusted;
+use crate::tuning::Choices;
 
 /// How long one wait lasts before the device is looked at again.
 const POLL: Duration = Duration::from_millis(250);
@@ -22,10 +24,11 @@ const MAX_IN_FLIGHT: usize = 2;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
-/// An open device. Clones are the same device.
+/// An open device, and the choices that programs for it are compiled with. Clones are the same device.
 #[derive(Clone)]
 pub struct Gpu {
     inner: Arc<Inner>,
+    choices: Arc<Choices>,
 }
 
 struct Inner {
@@ -33,6 +36,7 @@ struct Inner {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     caps: Caps,
+    notes: Vec<String>,
     max_buffer_bytes: u64,
     /// Layout of the uniform that holds `Params` on devices without immediates.
     params_layout: Option<wgpu::BindGroupLayout>,
@@ -115,6 +119,9 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// Fewer floating-point operations in one dispatch than the adapter may have.
     pub max_dispatch_flops: Option<u64>,
+    /// Take square cooperative matrices of this extent for offered, and ask the driver for nothing of the kind: for tests of
+    /// what happens where a driver offers what it does not have.
+    pub claimed_cooperative: Option<u32>,
 }
 
 impl Gpu {
@@ -126,7 +133,7 @@ impl Gpu {
         Gpu::open_with(GpuOptions { adapter: choice, ..GpuOptions::default() }).await
     }
 
-    /// Opens a device as `options` ask.
+    /// Opens a device as `options` ask. Matrix units that fail a probe stay idle, and [`Gpu::notes`] say so.
     ///
     /// # Errors
     /// [`DeviceError::NoAdapter`], [`DeviceError::NotOpened`].
@@ -137,13 +144,45 @@ impl Gpu {
             let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
             return Err(DeviceError::NoAdapter { wanted: options.adapter.to_string(), found });
         };
-        let adapter = &adapters[index];
-        let cooperative = if options.webgpu_only { None } else { adapter::cooperative_extent(adapter) };
+        Gpu::open_adapter(&adapters[index], &options).await
+    }
+
+    /// Opens `adapter` as `options` ask, whichever adapter they name.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotOpened`].
+    pub(super) async fn open_adapter(
+        adapter: &wgpu::Adapter,
+        options: &GpuOptions,
+    ) -> Result<Gpu, DeviceError> {
+        let offered = options.claimed_cooperative.or_else(|| adapter::cooperative_extent(adapter));
+        let Some(extent) = offered.filter(|_| !options.webgpu_only) else {
+            return Gpu::request(adapter, options, None, Vec::new()).await;
+        };
+        let reason = match Gpu::request(adapter, options, Some(extent), Vec::new()).await {
+            Err(error) => error.to_string(),
+            Ok(gpu) => match probe(&gpu).await {
+                Ok(()) => return Ok(gpu),
+                Err(reason) => reason,
+            },
+        };
+        // A device that has refused something may refuse all that follows: the next one has never heard of matrix units.
+        let note = format!("matrix units are not used: {reason}");
+        Gpu::request(adapter, options, None, vec![note]).await
+    }
+
+    async fn request(
+        adapter: &wgpu::Adapter,
+        options: &GpuOptions,
+        cooperative: Option<u32>,
+        notes: Vec<String>,
+    ) -> Result<Gpu, DeviceError> {
         let mut features = match options.webgpu_only {
             true => wgpu::Features::empty(),
             false => adapter::wanted_features(adapter.features()),
         };
-        if cooperative.is_some() {
+        let is_asked_for = cooperative.is_some() && options.claimed_cooperative.is_none();
+        if is_asked_for {
             features |= adapter::COOPERATIVE_FEATURES;
         }
         let descriptor = wgpu::DeviceDescriptor {
@@ -151,9 +190,9 @@ impl Gpu {
             required_features: features,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
-            experimental_features: match cooperative {
-                Some(_) => trusted::experimental_features(),
-                None => wgpu::ExperimentalFeatures::disabled(),
+            experimental_features: match is_asked_for {
+                true => trusted::experimental_features(),
+                false => wgpu::ExperimentalFeatures::disabled(),
             },
             ..Default::default()
         };
@@ -162,8 +201,7 @@ impl Gpu {
             adapter: adapter.get_info().name,
             reason: e.to_string(),
         })?;
-        let gpu = Gpu::with_device(device, queue, adapter.get_info(), &options, cooperative);
-        Ok(gpu)
+        Ok(Gpu::with_device(device, queue, adapter.get_info(), options, cooperative, notes))
     }
 
     /// Works on a device that somebody else opened: a game, an editor. Matrix units stay idle: which kinds it has is not known.
@@ -173,7 +211,7 @@ impl Gpu {
         info: wgpu::AdapterInfo,
         options: &GpuOptions,
     ) -> Gpu {
-        Gpu::with_device(device, queue, info, options, None)
+        Gpu::with_device(device, queue, info, options, None, Vec::new())
     }
 
     fn with_device(
@@ -182,6 +220,7 @@ impl Gpu {
         info: wgpu::AdapterInfo,
         options: &GpuOptions,
         cooperative: Option<u32>,
+        notes: Vec<String>,
     ) -> Gpu {
         let failure: Arc<OnceLock<DeviceError>> = Arc::default();
         let seen = failure.clone();
@@ -221,12 +260,14 @@ impl Gpu {
         });
         let pace = Pace::new(caps.software);
         Gpu {
+            choices: Arc::default(),
             inner: Arc::new(Inner {
                 max_buffer_bytes: limits.max_buffer_size,
                 device,
                 queue,
                 info,
                 caps,
+                notes,
                 params_layout,
                 checks_shaders: options.checked_shaders,
                 pipelines: Pipelines::default(),
@@ -244,6 +285,21 @@ impl Gpu {
     /// What kernels may count on here.
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
+    }
+
+    /// The same device, for which graphs are compiled with `choices`.
+    pub fn with_choices(self, choices: Choices) -> Gpu {
+        Gpu { choices: Arc::new(choices), ..self }
+    }
+
+    /// Which variants were measured to be fastest here.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    /// What a user should know about the adapter, a line each: what it offers and is not used, and why.
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
     }
 
     /// The adapter's name.

@@ -5,6 +5,7 @@ mod error;
 mod gpu;
 mod pace;
 mod pipelines;
+mod probe;
 mod program;
 mod timing;
 mod transfer;

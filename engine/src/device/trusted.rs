@@ -20,6 +20,6 @@ pub(super) fn trusted_module(device: &wgpu::Device, label: &str, wgsl: String) -
 /// The leave to use cooperative matrices.
 pub(super) fn experimental_features() -> wgpu::ExperimentalFeatures {
     // SAFETY: wgpu asks that its users expect bugs, undefined behaviour among them. One is known, #8805: modules that use the
-    // Vulkan memory model without its operands. A probe compares a product with its reference before models are given them.
+    // Vulkan memory model without its operands. `probe.rs` compares a product with its reference before models are given them.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

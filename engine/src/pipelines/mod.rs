@@ -18,6 +18,7 @@ mod single_file;
 mod stack;
 mod stats;
 mod terms;
+mod tuning;
 
 pub use check::Planned;
 pub use conditioning::{Conditioning, TextEncoder};

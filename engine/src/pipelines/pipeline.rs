@@ -240,7 +240,7 @@ impl Pipeline {
         Ok(program)
     }
 
-    fn decoder_graph(&self, [height, width]: [usize; 2]) -> Result<Graph, Error> {
+    pub(super) fn decoder_graph(&self, [height, width]: [usize; 2]) -> Result<Graph, Error> {
         let vae = &self.model().vae;
         let latent = TensorType::f32([1, height, width, vae.config.latent_channels]);
         let (mut net, rgb) = vae.build_decoder(latent, self.vae_dtype)?;

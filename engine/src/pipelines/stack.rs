@@ -14,6 +14,7 @@ use super::request::Request;
 use crate::compile::compile;
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
+use crate::graph::Graph;
 
 /// Bytes of text encoders that may stand idle beside the denoiser. SD 1.x's is smaller, SDXL's are larger.
 const RESIDENT_TEXT_BYTES: u64 = 512 << 20;
@@ -134,9 +135,8 @@ impl Stack {
         let program = match self.encoders.get(&[place, batch]) {
             Some(program) => program.clone(),
             None => {
-                let (mut net, results) = network.build(batch, tokens, self.dtype, text.outputs)?;
-                results.iter().for_each(|result| net.graph.output(*result));
-                let program = Rc::new(compile(gpu, &net.graph, &network.weights).await?);
+                let graph = self.text_graph(place, batch)?;
+                let program = Rc::new(compile(gpu, &graph, &network.weights).await?);
                 self.encoders.insert([place, batch], program.clone());
                 program
             }
@@ -146,6 +146,14 @@ impl Stack {
             outputs.push(gpu.allocate("text encoder's result", ty.clone())?);
         }
         Ok(TextWork { ids, program, embedded, outputs })
+    }
+
+    /// The graph of the text encoder at `place` for so many prompts.
+    pub(super) fn text_graph(&self, place: usize, batch: usize) -> Result<Graph, Error> {
+        let text = &self.model.text[place];
+        let (mut net, results) = text.network.build(batch, text.prompt_tokens(), self.dtype, text.outputs)?;
+        results.iter().for_each(|result| net.graph.output(*result));
+        Ok(net.graph)
     }
 
     /// Takes the text encoder at `place` off the device if all of them are too large to stay.

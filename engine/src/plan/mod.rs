@@ -9,6 +9,7 @@ use std::sync::Arc;
 use kernels::{Bind, Caps, Cost, Op, OpError, Operand, TensorType, Variant};
 
 use crate::graph::{Graph, Param, Rate, Source, ValueId};
+use crate::tuning::Choices;
 use slots::SlotPool;
 
 /// Where a tensor lives while a program runs.
@@ -112,7 +113,7 @@ impl Plan {
 
 /// Which of an operation's variants a plan takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum Choice<'a> {
     /// The one expected to be fastest.
     #[default]
     Fastest,
@@ -120,6 +121,24 @@ pub enum Choice {
     Safest,
     /// The variant of this number, for comparing variants.
     Number(usize),
+    /// The one that was measured to be fastest where it is offered, the one expected to be otherwise.
+    Measured(&'a Choices),
+}
+
+impl Choice<'_> {
+    /// The place among `variants` of the one to take.
+    fn number(self, op: &dyn Op, inputs: &[TensorType], variants: &[Variant]) -> usize {
+        let last = variants.len() - 1;
+        match self {
+            Choice::Fastest => last,
+            Choice::Safest => 0,
+            Choice::Number(n) => n.min(last),
+            Choice::Measured(choices) => {
+                let name = choices.get(op, inputs);
+                name.and_then(|name| variants.iter().position(|v| v.name == name)).unwrap_or(last)
+            }
+        }
+    }
 }
 
 /// Why a graph cannot run on an adapter.
@@ -137,7 +156,7 @@ pub struct PlanError {
 ///
 /// # Errors
 /// [`PlanError`] naming the operation whose operand exceeds the adapter's limits.
-pub fn build_plan(graph: &Graph, caps: &Caps, choice: Choice) -> Result<Plan, PlanError> {
+pub fn build_plan(graph: &Graph, caps: &Caps, choice: Choice<'_>) -> Result<Plan, PlanError> {
     Planner::new(graph, caps).build(caps, choice)
 }
 
@@ -188,7 +207,7 @@ impl<'g> Planner<'g> {
         Planner { graph, root, rate, pinned, places: HashMap::new() }
     }
 
-    fn build(mut self, caps: &Caps, choice: Choice) -> Result<Plan, PlanError> {
+    fn build(mut self, caps: &Caps, choice: Choice<'_>) -> Result<Plan, PlanError> {
         let graph = self.graph;
         let inputs = graph.inputs();
         for (i, id) in inputs.iter().enumerate() {
@@ -214,12 +233,7 @@ impl<'g> Planner<'g> {
             let error = |source| PlanError { node: value.name.clone(), source };
             let types: Vec<TensorType> = inputs.iter().map(|i| graph.ty(*i).clone()).collect();
             let mut variants = op.variants(&types, caps).map_err(error)?;
-            let number = match choice {
-                Choice::Fastest => variants.len() - 1,
-                Choice::Safest => 0,
-                Choice::Number(n) => n.min(variants.len() - 1),
-            };
-            let variant = variants.swap_remove(number);
+            let variant = variants.swap_remove(choice.number(op.as_ref(), &types, &variants));
             let output = match self.places.get(id) {
                 Some(place) => *place,
                 None => Place::Slot(pool.take(value.ty.bytes(), self.pinned[id.index()])),

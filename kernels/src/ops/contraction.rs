@@ -5,8 +5,11 @@ use crate::op::{Bind, Caps, Dispatch, Operand, Subgroups, Variant, fold_grid};
 use crate::types::{DType, LANES, TensorType};
 use crate::wgsl::{COOPERATIVE, Shader};
 
-/// Tiles from which on `matmul_tiled` occupies a large GPU with its larger tile; below, smaller tiles spread better.
-const TILES_OF_128_ROWS: usize = 256;
+/// Cores of the GPU that variants are ordered for. No adapter tells its number; large GPUs have 64 to 128.
+const ASSUMED_CORES: usize = 128;
+/// Tiles from which on `matmul_tiled` takes its larger tile: the largest with at least twice as many tiles as cores. With
+/// fewer, some cores would wait for others at the end; smaller tiles spread better. What is measured goes before it.
+const TILES_OF_128_ROWS: usize = 2 * ASSUMED_CORES;
 
 /// `y = epilogue(A * w)`, where `A` is a matrix or the patches of an image, and how its rows are split.
 pub(super) struct Contraction<'a> {

@@ -196,6 +196,33 @@ impl Op for Conv2d {
         HostTensor::new(y, data)
     }
 
+    fn reference_at(&self, inputs: &[&HostTensor], positions: &[usize]) -> Option<Vec<f32>> {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let y = self.infer(&types).expect("inferred");
+        let (x, w) = (inputs[0], inputs[1]);
+        let [_, height, width, channels] = extents(x.ty());
+        let [kernel_height, kernel_width, w_rows, columns] = extents(w.ty());
+        let [_, out_height, out_width, _] = extents(&y);
+        let element = |at: &usize| {
+            let (pixel, column) = (at / columns, at % columns);
+            let (row, j) = (pixel / out_width, pixel % out_width);
+            let (b, i) = (row / out_height, row % out_height);
+            let mut sum = 0.0f64;
+            for (u, v) in (0..kernel_height).flat_map(|u| (0..kernel_width).map(move |v| (u, v))) {
+                let iy = (i * self.stride[0] + u).checked_sub(self.padding[0]).filter(|iy| *iy < height);
+                let ix = (j * self.stride[1] + v).checked_sub(self.padding[2]).filter(|ix| *ix < width);
+                let (Some(iy), Some(ix)) = (iy, ix) else { continue };
+                let (x_at, w_at) =
+                    (((b * height + iy) * width + ix) * channels, (u * kernel_width + v) * w_rows);
+                sum +=
+                    (0..channels).map(|c| x.at(x_at + c) * w.at((w_at + c) * columns + column)).sum::<f64>();
+            }
+            let value = self.epilogue.apply(sum, *at, columns, out_height * out_width, &inputs[2..]);
+            y.dtype.round(value as f32)
+        };
+        Some(positions.iter().map(element).collect())
+    }
+
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
         let y = self.infer(inputs)?;
         let w = &inputs[1];

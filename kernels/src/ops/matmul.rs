@@ -173,7 +173,7 @@ impl Op for MatMul {
             let y = self.infer(&types).expect("inferred");
             let one = MatMul::new(self.epilogue.clone());
             let products = (0..w.shape()[0]).flat_map(|product| {
-                let own: Vec<HostTensor> = inputs[1..].iter().map(|x| part(x, product)).collect();
+                let own = parts(&inputs[1..], product);
                 one.reference(&[a].into_iter().chain(&own).collect::<Vec<_>>()).into_data()
             });
             return HostTensor::new(y, products.collect());
@@ -197,6 +197,37 @@ impl Op for MatMul {
             }
         }
         HostTensor::new(y, data)
+    }
+
+    fn reference_at(&self, inputs: &[&HostTensor], positions: &[usize]) -> Option<Vec<f32>> {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let y = self.infer(&types).expect("inferred");
+        let (a, w) = (inputs[0], inputs[1]);
+        let e = self.extents(a.ty(), w.ty());
+        if self.stacked {
+            let one = MatMul::new(self.epilogue.clone());
+            let elements = e.m * e.n;
+            let products = (0..e.batch).flat_map(|product| {
+                let first = positions.partition_point(|at| *at < product * elements);
+                let end = positions.partition_point(|at| *at < (product + 1) * elements);
+                let own: Vec<usize> =
+                    positions[first..end].iter().map(|at| at - product * elements).collect();
+                let parts = if own.is_empty() { Vec::new() } else { parts(&inputs[1..], product) };
+                let operands: Vec<&HostTensor> = [a].into_iter().chain(&parts).collect();
+                let values = (!own.is_empty()).then(|| one.reference_at(&operands, &own));
+                values.flatten().unwrap_or_default()
+            });
+            return Some(products.collect());
+        }
+        let w_rows = w.shape()[w.shape().len() - 2];
+        let element = |at: &usize| {
+            let (row, column) = (at / e.n, at % e.n);
+            let base = if e.batched_w { row / e.m * w_rows } else { 0 };
+            let sum = (0..e.k).map(|k| a.at(row * e.k + k) * w.at((base + k) * e.n + column)).sum();
+            let value = self.epilogue.apply(sum, *at, e.n, e.batch_rows, &inputs[2..]);
+            y.dtype.round(value as f32)
+        };
+        Some(positions.iter().map(element).collect())
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
@@ -268,6 +299,11 @@ impl Op for MatMul {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// One of the tensors that are stacked in each of `stacks`.
+fn parts(stacks: &[&HostTensor], index: usize) -> Vec<HostTensor> {
+    stacks.iter().map(|x| part(x, index)).collect()
 }
 
 /// One of the tensors that are stacked in `x`.

@@ -164,3 +164,36 @@ fn flat_variant(
         .collect();
     Ok(vec![Variant { name, dispatches, scratch: Vec::new() }])
 }
+
+#[cfg(test)]
+mod sampled {
+    use super::cases;
+    use crate::check::Hard;
+    use crate::host_tensor::HostTensor;
+
+    #[test]
+    fn elements_of_a_reference_are_the_references() {
+        let mut operations = std::collections::BTreeSet::new();
+        for case in cases() {
+            let operands: Vec<HostTensor> =
+                case.inputs.iter().enumerate().map(|(i, ty)| Hard::Noise.tensor(ty, i as u64 + 1)).collect();
+            let operands: Vec<&HostTensor> = operands.iter().collect();
+            let Some(none) = case.op.reference_at(&operands, &[]) else { continue };
+            assert!(none.is_empty());
+            let whole = case.op.reference(&operands);
+            let positions: Vec<usize> = (0..whole.data().len()).step_by(3).collect();
+            let found = case.op.reference_at(&operands, &positions).expect("offered before");
+            let expected: Vec<f32> = positions.iter().map(|at| whole.data()[*at]).collect();
+            assert_eq!(found.len(), expected.len(), "{case:?}");
+            for (found, expected) in found.iter().zip(&expected) {
+                // Sums in another order round to another neighbour.
+                assert!(
+                    (found - expected).abs() <= 1e-3 * expected.abs() + 1e-6,
+                    "{found} {expected} {case:?}"
+                );
+            }
+            operations.insert(case.op.name());
+        }
+        assert_eq!(operations.into_iter().collect::<Vec<_>>(), ["conv2d", "matmul"]);
+    }
+}

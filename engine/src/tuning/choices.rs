@@ -1,0 +1,91 @@
+//! Which variant computes which operation, as far as it was measured. A value: it knows no device and no file.
+
+use std::collections::BTreeMap;
+
+use kernels::{Op, TensorType};
+
+/// Variants by what they compute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choices {
+    variants: BTreeMap<String, String>,
+}
+
+impl Choices {
+    /// The variant chosen for `op` on operands of these types.
+    pub fn get(&self, op: &dyn Op, inputs: &[TensorType]) -> Option<&str> {
+        // Most plans are made without any choice: no key is written for them.
+        if self.is_empty() { None } else { self.variants.get(&key(op, inputs)).map(String::as_str) }
+    }
+
+    /// Chooses `variant` for what has this [`key`], in the place of an earlier choice.
+    pub fn insert(&mut self, key: impl Into<String>, variant: impl Into<String>) {
+        self.variants.insert(key.into(), variant.into());
+    }
+
+    /// Forgets the choice for what has this [`key`].
+    pub fn remove(&mut self, key: &str) {
+        self.variants.remove(key);
+    }
+
+    /// Key and variant of each choice, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variants.iter().map(|(key, variant)| (key.as_str(), variant.as_str()))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.variants.len()
+    }
+
+    /// Whether nothing was chosen.
+    pub fn is_empty(&self) -> bool {
+        self.variants.is_empty()
+    }
+}
+
+/// What tells operations with operands of different cost apart, the same in every run of the program:
+/// `matmul bias=true batch_bias=false activation=none residual=false on f32[9, 12], f16[12, 17], f32[17]`.
+pub fn key(op: &dyn Op, inputs: &[TensorType]) -> String {
+    let mut key = op.name().to_owned();
+    for (name, value) in op.attributes() {
+        key.push_str(&format!(" {name}={value}"));
+    }
+    let types: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+    key.push_str(&format!(" on {}", types.join(", ")));
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kernels::DType;
+    use kernels::ops::{Conv2d, Epilogue, MatMul};
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_written_as_files_have_it() {
+        let product = MatMul::new(Epilogue::bias());
+        let types = [TensorType::f32([9, 12]), TensorType::new(DType::F16, [12, 17]), TensorType::f32([17])];
+        assert_eq!(
+            key(&product, &types),
+            "matmul bias=true batch_bias=false activation=none residual=false on f32[9, 12], f16[12, 17], f32[17]"
+        );
+        let conv = Conv2d { padding: [0, 1, 0, 1], ..Conv2d::default() };
+        let types = [TensorType::f32([1, 8, 6, 4]), TensorType::f32([3, 3, 4, 24])];
+        assert_eq!(
+            key(&conv, &types),
+            "conv2d stride=[1, 1] padding=[0, 1, 0, 1] bias=false batch_bias=false activation=none residual=false on f32[1, 8, 6, 4], f32[3, 3, 4, 24]"
+        );
+    }
+
+    #[test]
+    fn cases_that_differ_have_keys_that_differ() {
+        let cases = kernels::ops::cases();
+        let keys: BTreeSet<String> = cases.iter().map(|case| key(case.op.as_ref(), &case.inputs)).collect();
+        let distinct: BTreeSet<String> =
+            cases.iter().map(|case| format!("{:?} {:?}", case.op, case.inputs)).collect();
+        assert_eq!(keys.len(), distinct.len());
+    }
+}

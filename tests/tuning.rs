@@ -1,0 +1,256 @@
+//! Choosing variants by measuring: on whatever adapter there is, a software driver too, though the program does not tune those.
+
+use std::any::Any;
+use std::path::Path;
+
+use engine::device::{Gpu, GpuOptions};
+use engine::graph::{Graph, Rate};
+use engine::noise::{RngKind, Seed};
+use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
+use engine::plan::{Choice, Plan, build_plan};
+use engine::profile::ProfileOptions;
+use engine::tuning::{Against, Choices, Identity, Task, Tuned, Tuner, infer_tasks, key, read_choices};
+use kernels::check::Class;
+use kernels::ops::{MatMul, Scale};
+use kernels::{Attributes, Caps, Case, Cost, HostTensor, Op, OpError, TensorType, Variant};
+use loaders::{Error, create_folder, write_bytes};
+use photogram_tests::{fixture, gpu_with};
+use pollster::block_on;
+
+/// A device for one test: times are its own, and wgpu's waiting stumbles where threads submit to one device meanwhile.
+fn gpu() -> Option<Gpu> {
+    gpu_with(GpuOptions::default())
+}
+
+/// Twice `x`, with a usual variant that gives three times `x` where `x` has at least `wrong_from` elements.
+#[derive(Clone, Debug)]
+struct Doubled {
+    wrong_from: usize,
+}
+
+const DOUBLE: Scale = Scale { factor: 2.0 };
+
+impl Op for Doubled {
+    fn name(&self) -> &'static str {
+        "doubled"
+    }
+
+    fn attributes(&self) -> Attributes {
+        vec![("wrong_from", self.wrong_from.into())]
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        DOUBLE.infer(inputs)
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        DOUBLE.reference(inputs)
+    }
+
+    fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        let factor = if inputs[0].shape.elements() >= self.wrong_from { 3.0 } else { 2.0 };
+        let named = |name, factor: f64| -> Result<Variant, OpError> {
+            let variants = Scale { factor }.variants(inputs, caps)?;
+            Ok(Variant { name, ..variants.into_iter().next().expect("it has one") })
+        };
+        Ok(vec![named("doubled_slowly", 2.0)?, named("doubled_wrongly", factor)?])
+    }
+
+    fn cost(&self, inputs: &[TensorType]) -> Cost {
+        DOUBLE.cost(inputs)
+    }
+
+    fn class(&self, inputs: &[TensorType]) -> Class {
+        DOUBLE.class(inputs)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        vec![Case::new(self.clone(), [TensorType::f32([3, 7])])]
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn planned(op: impl Op, inputs: &[TensorType], gpu: &Gpu, choice: Choice<'_>) -> Plan {
+    let mut graph = Graph::new();
+    let ids: Vec<_> = inputs.iter().map(|ty| graph.input("x", ty.clone(), Rate::Step)).collect();
+    let result = graph.apply("result", op, &ids).expect("operands fit");
+    graph.output(result);
+    build_plan(&graph, gpu.caps(), choice).expect("small")
+}
+
+fn tuned(gpu: &Gpu, op: impl Op, inputs: &[TensorType]) -> Tuned {
+    let plan = planned(op, inputs, gpu, Choice::Fastest);
+    let [task] = &infer_tasks([&plan, &plan], gpu.caps())[..] else { panic!("one task: {plan}") };
+    assert_eq!(task.calls, 2);
+    block_on(Tuner::new(gpu.clone()).tune(task)).expect("it runs")
+}
+
+#[test]
+fn a_wrong_variant_never_wins_and_is_told() {
+    let Some(gpu) = gpu() else { return };
+    let x = [TensorType::f32([64, 33])];
+    // Wrong on the operation's own case, and on the model's operands alone.
+    for wrong_from in [1, 1_000] {
+        let found = tuned(&gpu, Doubled { wrong_from }, &x);
+        assert_eq!(found.against, Against::Reference);
+        let [slow, wrong] = &found.variants[..] else { panic!("{found:?}") };
+        assert!(slow.wrong.is_none() && slow.ns > Some(0.0), "{slow:?}");
+        assert!(wrong.wrong.as_deref().is_some_and(|why| why.contains("max abs")), "{wrong:?}");
+        assert_eq!(wrong.ns, None, "what is wrong is not timed");
+        assert_eq!(found.chosen().map(|chosen| chosen.variant), Some("doubled_slowly"));
+        assert_eq!(found.gain(), None);
+
+        let mut choices = Choices::default();
+        found.choose(&mut choices);
+        let variant = |choice| planned(Doubled { wrong_from }, &x, &gpu, choice).steps[0].variant.name;
+        assert_eq!(variant(Choice::Measured(&choices)), "doubled_slowly");
+        assert_eq!(variant(Choice::Fastest), "doubled_wrongly");
+    }
+}
+
+#[test]
+fn a_right_variant_is_not_suspected() {
+    let Some(gpu) = gpu() else { return };
+    let found = tuned(&gpu, Doubled { wrong_from: usize::MAX }, &[TensorType::f32([64, 33])]);
+    assert!(found.variants.iter().all(|v| v.wrong.is_none() && v.ns > Some(0.0)), "{found:?}");
+    assert!(found.gain() >= Some(1.0), "{found:?}");
+}
+
+#[test]
+fn a_large_product_is_compared_with_samples_of_its_reference() {
+    let Some(gpu) = gpu() else { return };
+    let f32 = TensorType::f32;
+    let found = tuned(&gpu, MatMul::default(), &[f32([512, 512]), f32([512, 516])]);
+    println!("{:?}", found.variants);
+    assert_eq!(found.against, Against::Samples);
+    assert!(found.variants.len() > 2 && found.variants.iter().all(|v| v.wrong.is_none()), "{found:?}");
+    let fastest = found.variants.iter().filter_map(|v| v.ns).fold(f64::INFINITY, f64::min);
+    let chosen = found.chosen().and_then(|chosen| chosen.ns).expect("one was chosen");
+    assert!(chosen <= fastest / 0.98, "{found:?}");
+}
+
+fn request() -> Request {
+    Request {
+        prompt: String::new(),
+        negative_prompt: None,
+        guidance_rescale: 0.0,
+        size: PixelSize { width: 32, height: 32 },
+        steps: 2,
+        guidance: GuidanceScale(7.0),
+        seed: Seed(0),
+        rng: RngKind::Cpu,
+        sampler: None,
+        schedule: None,
+        spacing: None,
+        prediction: None,
+        init: None,
+        told: Told::default(),
+        refiner_start: Request::REFINER_START,
+    }
+}
+
+fn pipeline(gpu: Gpu) -> Pipeline {
+    let folder = fixture("pipelines/sd1_layout/model");
+    Pipeline::new(gpu, block_on(Model::open(&folder, None, Precision::F32)).expect("fixtures are sound"))
+}
+
+/// Every choice that is not the usual one, with the variants offered first.
+fn unusual(tasks: &[Task], gpu: &Gpu) -> Choices {
+    let mut choices = Choices::default();
+    for task in tasks {
+        let variants = task.op.variants(&task.inputs, gpu.caps()).expect("planned");
+        choices.insert(task.key(), variants[0].name);
+    }
+    choices
+}
+
+#[test]
+fn a_models_programs_run_what_was_chosen() {
+    let Some(gpu) = gpu() else { return };
+    let tasks = pipeline(gpu.clone()).tuning_tasks(&request()).expect("sound");
+    let keys: Vec<String> = tasks.iter().map(Task::key).collect();
+    assert!(tasks.len() > 10, "{keys:?}");
+    let distinct: std::collections::BTreeSet<&String> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+    let again = pipeline(gpu.clone()).tuning_tasks(&request()).expect("sound");
+    assert_eq!(again.iter().map(Task::key).collect::<Vec<_>>(), keys);
+
+    let choices = unusual(&tasks, &gpu);
+    let mut pipeline = pipeline(gpu.with_choices(choices.clone()));
+    let options = ProfileOptions { repeat: 1, clock: None };
+    let profile = block_on(pipeline.profile(&request(), options)).expect("it runs");
+    let names: Vec<&str> = choices.iter().map(|(_, variant)| variant).collect();
+    let operations = profile.sections.iter().flat_map(|section| &section.operations);
+    let (mut chosen, mut calls) = (0, 0);
+    for operation in operations {
+        let types: Vec<String> = operation.inputs.iter().map(ToString::to_string).collect();
+        let on = format!(" on {}", types.join(", "));
+        let of_these: Vec<&Task> = tasks.iter().filter(|task| task.key().ends_with(&on)).collect();
+        if !of_these.is_empty() && names.contains(&operation.kernel) {
+            chosen += 1;
+        }
+    }
+    tasks.iter().for_each(|task| calls += task.calls);
+    assert_eq!(chosen, calls, "every operation that there is a choice for");
+}
+
+#[test]
+fn choices_are_kept_for_one_adapter_driver_and_set_of_shaders() {
+    let Some(gpu) = gpu() else { return };
+    let folder = std::env::temp_dir().join(format!("photogram-tuning-{}", std::process::id()));
+    create_folder(&folder).expect("a folder");
+    let identity = Identity::of(&gpu);
+    let path = folder.join(identity.file_name());
+    assert_eq!(identity.file_name(), Identity::of(&gpu).file_name());
+    let read = |path: &Path, identity: &Identity| block_on(read_choices(path, identity));
+    assert!(matches!(read(&path, &identity), Err(Error::NotFound { .. })));
+
+    let mut choices = Choices::default();
+    let product = [TensorType::f32([8, 8]), TensorType::f32([8, 8])];
+    choices.insert(key(&MatMul::default(), &product), "matmul_register");
+    write_bytes(&path, identity.to_json(&choices).to_string().as_bytes()).expect("written");
+    assert_eq!(read(&path, &identity).expect("just written"), choices);
+
+    let changed: [(&str, fn(&mut Identity)); 3] = [
+        ("adapter", |identity| identity.adapter.push('x')),
+        ("driver", |identity| identity.driver.push('x')),
+        ("shaders", |identity| identity.shaders.push('x')),
+    ];
+    for (key, change) in changed {
+        let mut other = identity.clone();
+        change(&mut other);
+        assert_ne!(other.file_name(), identity.file_name());
+        let error = read(&path, &other).expect_err("another's").to_string();
+        assert!(error.contains(&format!("key '{key}'")), "{error}");
+    }
+    let sound = identity.to_json(&choices);
+    let without = |key: &str| {
+        let mut value = sound.clone();
+        value.as_object_mut().expect("an object").remove(key);
+        value.to_string()
+    };
+    let with = |value: serde_json::Value| {
+        let mut changed = sound.clone();
+        changed["choices"] = value;
+        changed.to_string()
+    };
+    for text in [
+        String::new(),
+        "{".to_owned(),
+        "[]".to_owned(),
+        "\u{0}".repeat(100),
+        sound.to_string()[..sound.to_string().len() / 2].to_owned(),
+        without("driver"),
+        without("choices"),
+        with(1.into()),
+        with(serde_json::json!({ "matmul": 1 })),
+        with(serde_json::json!(["matmul"])),
+    ] {
+        write_bytes(&path, text.as_bytes()).expect("written");
+        assert!(matches!(read(&path, &identity), Err(Error::Malformed { .. })), "{text}");
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+}

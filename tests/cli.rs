@@ -130,6 +130,8 @@ fn workplace() -> TempDir {
     std::fs::write(&cut, &bytes[..bytes.len() - 4]).expect("written");
     broken("no-vae");
     std::fs::remove_dir_all(path("no-vae/vae")).expect("removed");
+    broken("pads-one-side");
+    change_json(&path("pads-one-side/unet/config.json"), "downsample_padding", 0.into());
     broken("pickled");
     std::fs::remove_file(path("pickled/unet/diffusion_pytorch_model.safetensors")).expect("removed");
     std::fs::write(path("pickled/unet/diffusion_pytorch_model.bin"), b"PK\x03\x04").expect("written");
@@ -236,7 +238,8 @@ fn flags_that_make_no_sense_are_refused() {
     let long = "9".repeat(10_000);
     let rows: &[Row<'_>] = &[
         (&["-W", "0"], 2, &["--width", "multiple of 8", "found 0"]),
-        (&["-W", "8"], 2, &["--width", "multiple of 8 from 16 up", "found 8"]),
+        (&["-W", "4"], 2, &["--width", "multiple of 8 from 8 up", "found 4"]),
+        (&["-m", "pads-one-side", "-W", "32"], 2, &["--width", "multiple of 8 from 64 up", "found 32"]),
         (&["-W", "100"], 2, &["--width", "multiple of 8", "found 100"]),
         (&["-W", "-8"], 2, &["--width", "-8", "whole number"]),
         (&["-H", "1000000"], 2, &["--height", "16384", "found 1000000"]),
@@ -883,6 +886,9 @@ fn a_recording_says_which_value_makes_no_sense() {
         ("refiner_start", json!(1)),
         ("prediction_type", json!("sample")),
         ("sampler", json!("unipc")),
+        ("timestep_spacing", json!("last")),
+        ("crop", json!([65_537, 3])),
+        ("original_size", json!([0, 3])),
     ] {
         let recording = folder.path().join(key);
         copy_folder(&fixture("pipelines/sdxl_layout"), &recording);
@@ -891,6 +897,18 @@ fn a_recording_says_which_value_makes_no_sense() {
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(4), "{message}");
         assert!(message.contains("reference.json") && message.contains(&format!("key '{key}'")), "{message}");
+    }
+    for (key, value, says) in [
+        ("steps", json!(100_000), "steps: expected 1 to 1000"),
+        ("refiner", json!("../../model"), "--refiner: expected"),
+    ] {
+        let recording = folder.path().join(format!("model-{key}"));
+        copy_folder(&fixture("pipelines/sdxl_layout"), &recording);
+        change_json(&recording.join("euler/reference.json"), key, value);
+        let output = run(folder.path(), &["validate", "--reference", &format!("model-{key}/euler")]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{message}");
+        assert!(message.contains("reference.json") && message.contains(says), "{message}");
     }
 }
 

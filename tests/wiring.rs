@@ -1,11 +1,12 @@
 //! Negative controls of what a pipeline wires together: with one thing wrong, a recorded run must fail, and at the stage where
 //! the mistake is.
 
-use engine::device::Gpu;
+use engine::device::{Gpu, GpuOptions};
 use engine::models::HiddenState;
 use engine::pipelines::{Model, Pipeline, Precision, Request};
 use engine::recorded::Reference;
-use photogram_tests::{fixture, gpu};
+use engine::samplers::Spacing;
+use photogram_tests::{fixture, gpu, gpu_with};
 use pollster::block_on;
 
 /// What is done to a run that is right, and the first stage that has to differ.
@@ -104,7 +105,8 @@ fn no_negative_prompt_is_not_an_empty_one_said_before() {
 
 #[test]
 fn networks_that_wait_leave_the_device() {
-    let Some(gpu) = gpu() else { return };
+    // Its own: on a shared one, others hold and give back bytes meanwhile.
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
     let conditioned = |bytes| {
         let before = gpu.held_bytes();
         let (mut pipeline, request) = pipeline(&gpu, "sdxl_layout/euler_refiner");
@@ -128,4 +130,20 @@ fn networks_that_wait_leave_the_device() {
     drop(run);
     assert!(base > 0 && refined > 0, "both took part");
     assert!(refined < base + both / 2, "{refined} bytes beside {base}: the base's denoiser is still there");
+}
+
+#[test]
+fn timesteps_are_spaced_as_asked_by_both_models() {
+    let folder = fixture("pipelines/sdxl_layout/euler_refiner");
+    let Reference { model, request, .. } =
+        block_on(Reference::open(&folder, Precision::F32)).expect("fixtures are sound");
+    let firsts = |spacing| {
+        let planned = model.check(&Request { spacing, ..request.clone() }).expect("it makes sense");
+        let refinement = planned.refinement.expect("there is a refiner");
+        [&planned.trajectory, &refinement].map(|trajectory| trajectory.steps[0].timestep.0)
+    };
+    let (own, leading, trailing) =
+        (firsts(None), firsts(Some(Spacing::Leading)), firsts(Some(Spacing::Trailing)));
+    assert_eq!(own, leading, "SDXL's scheduler");
+    assert!(own[0] != trailing[0] && own[1] != trailing[1], "{own:?} {trailing:?}");
 }

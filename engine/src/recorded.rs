@@ -12,7 +12,7 @@ use loaders::safetensors::Limits;
 use loaders::{Checkpoint, Config, Encoding, FileSource};
 
 use crate::device::Gpu;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::noise::{RngKind, Seed};
 use crate::pipelines::{
     GuidanceScale, Image, InitImage, Model, NoiseSource, Pipeline, PixelSize, Precision, PredictionType,
@@ -85,9 +85,11 @@ impl Reference {
         let vae = config.get::<String>("vae")?.map(|vae| folder.join(vae));
         let mut model = Model::open(&path, vae.as_deref(), precision).await?;
         if let Some(refiner) = config.get::<String>("refiner")? {
-            model = model.with_refiner(Model::open(&folder.join(refiner), None, precision).await?)?;
+            let refiner = Model::open(&folder.join(refiner), None, precision).await?;
+            model = model.with_refiner(refiner).map_err(|error| in_reference(error, &config))?;
         }
         let request = read_request(&config, folder)?;
+        model.check(&request).map_err(|error| in_reference(error, &config))?;
         Ok(Reference { model, request, tensors })
     }
 
@@ -152,6 +154,16 @@ impl Reference {
         let decoded = pipeline.decode(&latent).await?;
         note("image from the recorded latent", &expected, &decoded.to_channels_first());
         Ok(RecordedRun { stages, image_psnr: psnr(&expected, &found), dtype })
+    }
+}
+
+/// A request that makes no sense, as the file's fault: whoever reads it gave no flag.
+fn in_reference(error: Error, config: &Config) -> Error {
+    match error.kind() {
+        ErrorKind::Usage => {
+            loaders::Error::unsupported(config.file(), format!("what it asks for ({error})"), "").into()
+        }
+        _ => error,
     }
 }
 
@@ -236,15 +248,19 @@ fn share(config: &Config, key: &str, default: f64, is_valid: impl Fn(&f64) -> bo
 }
 
 fn read_told(config: &Config) -> Result<Told, Error> {
-    let pair = |key: &str| -> Result<Option<[usize; 2]>, Error> {
+    const MOST_TOLD: usize = 65_536;
+    let pair = |key: &str, least: usize| -> Result<Option<[usize; 2]>, Error> {
         match config.get::<Vec<usize>>(key)?.as_deref() {
             None => Ok(None),
+            Some(pair) if pair.iter().any(|n| *n < least || *n > MOST_TOLD) => {
+                Err(config.unsupported(key, format!("{least} to {MOST_TOLD} pixels")).into())
+            }
             Some(&[rows, columns]) => Ok(Some([rows, columns])),
             Some(_) => Err(config.unexpected(key, "two numbers, rows and columns").into()),
         }
     };
-    let size = |key: &str| Ok::<_, Error>(pair(key)?.map(|[height, width]| PixelSize { width, height }));
-    let [crop_top, crop_left] = pair("crop")?.unwrap_or_default();
+    let size = |key: &str| Ok::<_, Error>(pair(key, 1)?.map(|[height, width]| PixelSize { width, height }));
+    let [crop_top, crop_left] = pair("crop", 0)?.unwrap_or_default();
     let default = Told::default();
     Ok(Told {
         original: size("original_size")?,

@@ -14,6 +14,9 @@ const FIRST_FLOPS: u64 = 20_000_000_000;
 /// The most, whatever the GPU: more would not be faster.
 const MOST_FLOPS: u64 = 5_000_000_000_000;
 
+/// Seconds below which a clock of the host tells nothing.
+const SHORTEST: f64 = 1e-4;
+
 /// What was seen of a device's speed.
 pub(super) struct Pace {
     software: bool,
@@ -36,11 +39,11 @@ impl Pace {
         let begun = self.done.map_or(submitted, |earlier| earlier.max(submitted));
         self.done = Some(done);
         let seconds = done.saturating_duration_since(begun).as_secs_f64();
-        // Little work, or none that was waited for, tells nothing of speed.
-        if self.software || flops < self.flops / 4 || seconds < 1e-4 {
+        // Little work tells nothing of speed.
+        if self.software || flops < self.flops / 4 {
             return;
         }
-        let fitting = (flops as f64 / seconds * SUBMISSION.as_secs_f64()) as u64;
+        let fitting = (flops as f64 / seconds.max(SHORTEST) * SUBMISSION.as_secs_f64()) as u64;
         // By half the way: one submission may have waited for another program.
         self.flops = (self.flops / 2 + fitting / 2).clamp(FIRST_FLOPS, MOST_FLOPS);
     }

@@ -144,3 +144,45 @@ fn stack_name(names: Vec<&str>) -> String {
     let last = names[1..].iter().map(|name| name.rsplit('.').next().unwrap_or_default());
     [names[0]].into_iter().chain(last).collect::<Vec<_>>().join("+")
 }
+
+#[cfg(test)]
+mod tests {
+    use kernels::DType;
+    use kernels::ops::{Activation, Epilogue, MatMul};
+
+    use super::*;
+    use crate::graph::{Packing, Rate};
+
+    /// Numbers of operations that are no views, of products of one operand with weights of this type and these epilogues.
+    fn products(w: &TensorType, epilogues: &[Epilogue]) -> usize {
+        let mut graph = Graph::new();
+        let a = graph.input("a", TensorType::new(DType::F16, [64, w.shape[0]]), Rate::Step);
+        for (i, epilogue) in epilogues.iter().enumerate() {
+            let param = Param { tensors: vec![format!("w{i}")], packing: Packing::Linear };
+            let w = graph.param(param, w.clone());
+            let y = graph.apply(format!("y{i}"), MatMul::new(epilogue.clone()), &[a, w]).expect("fits");
+            graph.output(y);
+        }
+        let stacked = stack(&graph);
+        let is_product =
+            |value: &Value| matches!(&value.source, Source::Node { op, .. } if op.name() == "matmul");
+        stacked.values().filter(|(_, value)| is_product(value)).count()
+    }
+
+    #[test]
+    fn only_what_is_alike_is_stacked() {
+        let w = TensorType::new(DType::F16, [64, 64]);
+        let plain = Epilogue::default;
+        let active = Epilogue { activation: Some(Activation::Silu), ..plain() };
+        assert_eq!(products(&w, &[plain(), plain(), plain()]), 1);
+        assert_eq!(products(&w, &[plain(), active.clone(), plain(), active]), 2);
+    }
+
+    #[test]
+    fn stacked_weights_fit_a_binding() {
+        let w = TensorType::new(DType::F16, [8192, 4096]); // 64 MiB
+        assert_eq!(products(&w, &vec![Epilogue::default(); 5]), 3);
+        let w = TensorType::new(DType::F16, [8192, 8256]); // over 128 MiB
+        assert_eq!(products(&w, &vec![Epilogue::default(); 3]), 3);
+    }
+}

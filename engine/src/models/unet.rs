@@ -191,12 +191,11 @@ impl UNetConfig {
     }
 
     /// The smallest edge of a latent. Every level but the deepest halves it: with padding on one side, nothing is left of a
-    /// single row; with padding on both one row stays one row, but a picture that begins so has nothing to halve.
+    /// single row; with padding on both, one row stays one row.
     pub fn least_latent_edge(&self) -> usize {
         match (self.levels.len(), self.downsample_padding) {
-            (0 | 1, _) => 1,
+            (0 | 1, _) | (_, 1..) => 1,
             (levels, 0) => 1 << (levels - 1),
-            _ => 2,
         }
     }
 

@@ -65,13 +65,16 @@ fn run_variants(bench: &Bench, group: &mut BenchmarkGroup<'_, WallTime>, case: &
         let plan = build_plan(&graph, gpu.caps(), Choice::Number(number)).expect("cases fit every adapter");
         let variant = plan.steps[0].variant.name;
         let program = Program::compile(gpu, plan, Vec::new()).expect("the device compiles");
+        // Drivers leave a part of compiling to the first run.
+        let run = || block_on(program.run(gpu, &[Rate::Step], &operands, std::slice::from_ref(&to)));
+        run().expect("the device runs");
+        bench.wait();
         group.bench_function(BenchmarkId::new(variant, &operand_types), |b| {
             b.iter_custom(|iterations| {
                 bench.wait();
                 let started = std::time::Instant::now();
                 for _ in 0..iterations {
-                    block_on(program.run(gpu, &[Rate::Step], &operands, std::slice::from_ref(&to)))
-                        .expect("the device runs");
+                    run().expect("the device runs");
                 }
                 bench.wait();
                 started.elapsed()

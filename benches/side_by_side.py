@@ -68,8 +68,8 @@ def kernels(device: str, dtype: torch.dtype) -> dict[str, tuple[str, float, Time
     heads = torch.randn(1, 8, 1024, 40, **options)
     ours = "f16" if dtype == torch.float16 else "f32"
     return {
-        f"{ours}[1024, 1024] f16[1024, 1024]": ("matmul 1024x1024x1024", 2 * 1024**3, lambda: matrix @ matrix),
-        f"{ours}[1, 64, 64, 320] f16[3, 3, 320, 320] f32[320]": (
+        f"{ours}[1024, 1024] f16[1024, 1024] in strips": ("matmul 1024x1024x1024", 2 * 1024**3, lambda: matrix @ matrix),
+        f"{ours}[1, 64, 64, 320] f16[3, 3, 320, 320] in strips f32[320]": (
             "conv 3x3 320 -> 320, 64x64",
             2 * 4096 * 320 * 320 * 9,
             lambda: torch.nn.functional.conv2d(image, taps, bias, padding=1),
@@ -84,7 +84,9 @@ def kernels(device: str, dtype: torch.dtype) -> dict[str, tuple[str, float, Time
 
 def our_kernel(operands: str) -> tuple[str, float]:
     """The fastest of our variants on these operands, by criterion."""
-    command = ["cargo", "bench", "-q", "-p", "photogram-benches", "--bench", "kernels", "--", "--quick", operands]
+    # criterion takes an expression
+    pattern = operands.replace("[", r"\[").replace("]", r"\]")
+    command = ["cargo", "bench", "-q", "-p", "photogram-benches", "--bench", "kernels", "--", "--quick", f"/{pattern}$"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^(\S+)/[^\n]*?\n?\s+time:\s+\[\S+ \S+ (\S+) (\S+) ", printed, re.MULTILINE)
     variants = [(name.split("/")[-1], float(value) * UNITS[unit]) for name, value, unit in found]

@@ -121,7 +121,7 @@ pub(crate) async fn measure_roof(gpu: &Gpu, dtype: DType, clock: Clock) -> Resul
     let matrix = TensorType::new(dtype, [edge, edge]);
     let rows = SUM_BYTES[kind].min(gpu.caps().max_binding_bytes) as usize / (4 * SUM_ROW);
     let row = TensorType::f32([rows, SUM_ROW]);
-    let product = best(gpu, MatMul::default(), &[matrix.clone(), matrix], clock).await?;
+    let product = best(gpu, MatMul::default(), &[matrix.clone(), matrix.in_strips()], clock).await?;
     let sum = best(gpu, Add, &[row.clone(), row], clock).await?;
     let per_s = |count: u64, ns: f64| 1e9 * count as f64 / ns.max(1.0);
     Ok(Roof { flops_per_s: per_s(product.0.flops, product.1), bytes_per_s: per_s(sum.0.bytes, sum.1) })

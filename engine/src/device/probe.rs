@@ -1,38 +1,46 @@
 //! Whether matrix units compute what they should, found out before kernels count on them.
 
 use kernels::check::Hard;
-use kernels::ops::MatMul;
-use kernels::{Case, DType, TensorType};
+use kernels::ops::{Attention, MatMul};
+use kernels::{Case, DType, TensorType, Variant};
 
 use super::gpu::Gpu;
 use crate::validate::{ValidateError, Verdict, validate_variants};
 
-/// The variant that is tried.
-const VARIANT: &str = "matmul_cooperative";
+/// How the names of variants end that are tried.
+const ON_MATRIX_UNITS: &str = "_cooperative";
 
-/// Several blocks of rows, columns and terms for tiles of 8 and of 16, none of them whole.
-const EXTENTS: [usize; 3] = [150, 70, 200];
+/// Several blocks of rows, columns and terms for tiles of 8 and of 16, none of them whole; heads as in Stable Diffusion 1.
+fn cases() -> [Case; 2] {
+    let f16 = |shape: &[usize]| TensorType::new(DType::F16, shape);
+    let attention = Attention { heads: 2, kv_heads: 2, causal: true, scale: None };
+    let tokens = f16(&[1, 99, 80]);
+    [
+        Case::new(MatMul::default(), [f16(&[150, 70]), f16(&[72, 200]).in_strips()]),
+        Case::new(attention, [tokens.clone(), tokens.clone(), tokens]),
+    ]
+}
 
-/// Multiplies two small matrices on matrix units; one pipeline.
+/// Multiplies two small matrices and attends a little on matrix units; two pipelines.
 ///
 /// # Errors
 /// Why kernels must not use them, in words.
 pub(super) async fn probe(gpu: &Gpu) -> Result<(), String> {
-    let [m, k, n] = EXTENTS;
-    let f16 = |shape| TensorType::new(DType::F16, shape);
-    let case = Case::new(MatMul::default(), [f16([m, k]), f16([k.next_multiple_of(4), n])]);
-    let verdicts = validate_variants(gpu, &case, &[Hard::Noise], |variant| variant.name == VARIANT).await;
-    judge(&verdicts)
+    for case in cases() {
+        let tried = |variant: &Variant| variant.name.ends_with(ON_MATRIX_UNITS);
+        judge(case.op.name(), &validate_variants(gpu, &case, &[Hard::Noise], tried).await)?;
+    }
+    Ok(())
 }
 
 /// What a probe that ended so says. An adapter that is offered no such variant has none to fear.
-fn judge(verdicts: &Result<Vec<Verdict>, ValidateError>) -> Result<(), String> {
+fn judge(op: &str, verdicts: &Result<Vec<Verdict>, ValidateError>) -> Result<(), String> {
     match verdicts {
-        Err(error) => Err(format!("the driver does not run a product on them: {}", brief(error))),
+        Err(error) => Err(format!("the driver does not run {op} on them: {}", brief(error))),
         Ok(verdicts) => match verdicts.iter().find(|verdict| !verdict.pass()) {
             None => Ok(()),
             Some(wrong) => Err(format!(
-                "a product on them is wrong: nmse {:.1e}, {} values not finite",
+                "{op} on them is wrong: nmse {:.1e}, {} values not finite",
                 wrong.comparison.nmse, wrong.comparison.non_finite
             )),
         },
@@ -61,7 +69,7 @@ mod tests {
         Verdict {
             op: "matmul",
             attributes: String::new(),
-            variant: VARIANT,
+            variant: "matmul_cooperative",
             inputs: vec![ty.clone(), ty],
             hard: Hard::Noise,
             comparison,
@@ -71,13 +79,13 @@ mod tests {
 
     #[test]
     fn a_wrong_product_and_a_refused_one_are_told() {
-        assert_eq!(judge(&Ok(vec![verdict(1.0, true)])), Ok(()));
-        assert_eq!(judge(&Ok(Vec::new())), Ok(()));
-        let wrong = judge(&Ok(vec![verdict(1.0, true), verdict(1.1, true)])).unwrap_err();
-        assert_eq!(wrong, "a product on them is wrong: nmse 1.0e-2, 0 values not finite");
-        assert!(judge(&Ok(vec![verdict(f64::NAN, true)])).is_err());
-        assert!(judge(&Ok(vec![verdict(1.0, false)])).is_err());
+        assert_eq!(judge("matmul", &Ok(vec![verdict(1.0, true)])), Ok(()));
+        assert_eq!(judge("matmul", &Ok(Vec::new())), Ok(()));
+        let wrong = judge("matmul", &Ok(vec![verdict(1.0, true), verdict(1.1, true)])).unwrap_err();
+        assert_eq!(wrong, "matmul on them is wrong: nmse 1.0e-2, 0 values not finite");
+        assert!(judge("matmul", &Ok(vec![verdict(f64::NAN, true)])).is_err());
+        assert!(judge("matmul", &Ok(vec![verdict(1.0, false)])).is_err());
         let refused = ValidateError::Device(DeviceError::Refused { message: "no\n\n  f16".to_owned() });
-        assert!(judge(&Err(refused)).unwrap_err().ends_with("internal: no f16"));
+        assert!(judge("matmul", &Err(refused)).unwrap_err().ends_with("internal: no f16"));
     }
 }

@@ -109,7 +109,7 @@ impl HostTensor {
         let (channels, size) = (ty.channels(), ty.dtype.size());
         let mut data = Vec::with_capacity(ty.shape.elements());
         let mut padding_is_zero = true;
-        let bytes = ty.from_strips(bytes);
+        let bytes = ty.to_rows(bytes);
         for row in bytes.chunks_exact((ty.pitch() * size).max(1)) {
             for (i, slot) in row.chunks_exact(size).enumerate() {
                 if i >= channels {

@@ -147,7 +147,7 @@ impl TensorType {
     }
 
     /// The bytes of strips in the order of whole rows.
-    pub fn from_strips(&self, bytes: &[u8]) -> Vec<u8> {
+    pub fn to_rows(&self, bytes: &[u8]) -> Vec<u8> {
         if self.strips { self.reordered(bytes, |to, from| (from, to)) } else { bytes.to_vec() }
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let at = |element: usize| u32::from_le_bytes(strips[4 * element..][..4].try_into().expect("4 bytes"));
         assert_eq!([0, 63, 64, 3 * 64, 3 * 64 + 8].map(at), [0, 63, 72, 64, 72 + 64]);
         assert_eq!([3 * 72, 3 * 72 + 64].map(at), [3 * 72, 4 * 72]);
-        assert_eq!(ty.from_strips(&strips), rows);
+        assert_eq!(ty.to_rows(&strips), rows);
         assert!(!TensorType::f32([9, 64]).in_strips().strips, "one strip is rows");
     }
 }

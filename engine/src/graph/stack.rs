@@ -105,7 +105,7 @@ fn push_stack(
     let n = stack.members.len();
     let first = operands(stack.members[0]);
     let mut inputs = vec![ids[&first[0]]];
-    for slot in 1..first.len() {
+    for (slot, weight) in first.iter().enumerate().skip(1) {
         let params = stack.members.iter().map(|member| match &graph.value(operands(*member)[slot]).source {
             Source::Param(param) => param,
             _ => unreachable!("members have weights of their own"),
@@ -115,7 +115,7 @@ fn push_stack(
             tensors: params.iter().flat_map(|param| param.tensors.clone()).collect(),
             packing: params[0].packing,
         };
-        let ty = graph.ty(first[slot]);
+        let ty = graph.ty(*weight);
         let shape: Vec<usize> = [n].iter().chain(ty.shape.iter()).copied().collect();
         inputs.push(new.param(param, TensorType { shape: shape.into(), ..ty.clone() }));
     }

@@ -242,8 +242,9 @@ mod tests {
                 _ => PredictionType::Epsilon,
             };
             let found = scheduler(file, Training { prediction, zero_terminal_snr: false });
+            let keys = [&published, &betas].into_iter().filter_map(Value::as_object).flatten();
             let expected: Map<String, Value> =
-                [published, betas.clone()].iter().filter_map(Value::as_object).cloned().flatten().collect();
+                keys.map(|(key, value)| (key.clone(), value.clone())).collect();
             assert_eq!(found, expected, "{file:?}");
         }
     }

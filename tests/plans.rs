@@ -431,11 +431,8 @@ fn run_step(
 fn match_nodes(graph: &Graph, plan: &Plan) -> Result<Vec<ValueId>, String> {
     let mut waiting: HashMap<(String, String), Vec<ValueId>> = HashMap::new();
     for (id, value) in graph.values() {
-        match &value.source {
-            Source::Node { op, .. } => {
-                waiting.entry((value.name.clone(), format!("{op:?}"))).or_default().push(id);
-            }
-            _ => {}
+        if let Source::Node { op, .. } = &value.source {
+            waiting.entry((value.name.clone(), format!("{op:?}"))).or_default().push(id);
         }
     }
     let (rates, mut nodes) = (rates(graph), Vec::new());

@@ -214,7 +214,8 @@ fn choices_are_kept_for_one_adapter_driver_and_set_of_shaders() {
     write_bytes(&path, identity.to_json(&choices).to_string().as_bytes()).expect("written");
     assert_eq!(read(&path, &identity).expect("just written"), choices);
 
-    let changed: [(&str, fn(&mut Identity)); 3] = [
+    type Change = (&'static str, fn(&mut Identity));
+    let changed: [Change; 3] = [
         ("adapter", |identity| identity.adapter.push('x')),
         ("driver", |identity| identity.driver.push('x')),
         ("shaders", |identity| identity.shaders.push('x')),

@@ -737,6 +737,8 @@ fn a_trace_is_a_list_of_events_one_after_the_other() {
     let profile = profiled(folder.path(), &["-m", "model", "--trace", "trace.json"]);
     let trace = std::fs::read(folder.path().join("trace.json")).expect("written");
     let trace: Value = serde_json::from_slice(&trace).expect("JSON");
+    // Microseconds that decimal numbers may be off.
+    const ROUNDING: f64 = 1e-3;
     let of_row = |pid: usize, tid: usize| -> Vec<&Value> {
         let is_it = |event: &&Value| event["ph"] == "X" && event["pid"] == pid && event["tid"] == tid;
         list(&trace, "traceEvents").iter().filter(is_it).collect()
@@ -747,11 +749,16 @@ fn a_trace_is_a_list_of_events_one_after_the_other() {
             let mut end = at;
             for event in of_row(pid, tid) {
                 let [from, length] = ["ts", "dur"].map(|key| event[key].as_f64().expect("a number"));
-                assert!(length >= 0.0 && (from - end).abs() < 1e-3, "{event:#} after {end}");
+                assert!(length >= 0.0 && (from - end).abs() < ROUNDING, "{event:#} after {end}");
                 end = from + length;
             }
             let length = 1e3 * section["ms"].as_f64().expect("a number");
-            assert!((end - at - length).abs() < 1e-3, "{}: {} for {length}", section["section"], end - at);
+            assert!(
+                (end - at - length).abs() < ROUNDING,
+                "{}: {} for {length}",
+                section["section"],
+                end - at
+            );
             if tid == 2 {
                 at = end;
             }

@@ -24,17 +24,7 @@ var<immediate> p: Params;
 @group(0) @binding(2) var<storage, read>       v: array<V4>;   // [B, T, kv_heads * D]
 @group(0) @binding(3) var<storage, read_write> y: array<Y4>;   // [B, S, heads * D]
 
-#ifdef COOPERATIVE_16
-const TILE: u32 = 16u;
-alias LeftTile = coop_mat16x16<f16, A>;
-alias RightTile = coop_mat16x16<f16, B>;
-alias SumTile = coop_mat16x16<f32, C>;
-#else
-const TILE: u32 = 8u;
-alias LeftTile = coop_mat8x8<f16, A>;
-alias RightTile = coop_mat8x8<f16, B>;
-alias SumTile = coop_mat8x8<f32, C>;
-#endif
+#import cooperative
 
 const THREADS: u32 = 4u * SUBGROUP;
 const QUERIES: u32 = 4u * TILE;

@@ -11,17 +11,7 @@
 
 @group(0) @binding(1) var<storage, read>       w: array<W4>;            // [products or 1, taps * K, N]
 
-#ifdef COOPERATIVE_16
-const TILE: u32 = 16u;
-alias LeftTile = coop_mat16x16<f16, A>;
-alias RightTile = coop_mat16x16<f16, B>;
-alias SumTile = coop_mat16x16<f32, C>;
-#else
-const TILE: u32 = 8u;
-alias LeftTile = coop_mat8x8<f16, A>;
-alias RightTile = coop_mat8x8<f16, B>;
-alias SumTile = coop_mat8x8<f32, C>;
-#endif
+#import cooperative
 
 const THREADS: u32 = 4u * SUBGROUP;
 const BLOCK: u32 = 8u * TILE;

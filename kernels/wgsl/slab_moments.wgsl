@@ -21,6 +21,7 @@ var<immediate> p: Params;
 @group(0) @binding(1) var<storage, read_write> partials: array<vec4<f32>>; // [B, slabs, 3, C]: first row, mean - first row, m2
 
 #import flat
+#import quad_moments
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -32,38 +33,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     if (batch >= p.batches) { return; }
     let begin = slab * p.slab_rows;
     let rows = min(p.slab_rows, p.batch_rows - begin);
-    var at = (p.first_row + batch * p.batch_rows + begin) * quads + quad;
+    let at = (p.first_row + batch * p.batch_rows + begin) * quads + quad;
 
     let origin = decode_x(x[at]);
-    var mean = vec4<f32>();
-    var m2 = vec4<f32>();
-    var row = 0u;
-    for (; row + 4u <= rows; row += 4u) {
-        let a = decode_x(x[at]) - origin;
-        let b = decode_x(x[at + quads]) - origin;
-        let c = decode_x(x[at + 2u * quads]) - origin;
-        let d = decode_x(x[at + 3u * quads]) - origin;
-        at += 4u * quads;
-        let four_mean = 0.25 * ((a + b) + (c + d));
-        let da = a - four_mean;
-        let db = b - four_mean;
-        let dc = c - four_mean;
-        let dd = d - four_mean;
-        let delta = four_mean - mean;
-        let share = 4.0 / f32(row + 4u);
-        mean += delta * share;
-        m2 += da * da + db * db + dc * dc + dd * dd + delta * delta * (f32(row) * share);
-    }
-    for (; row < rows; row++) {
-        let delta = decode_x(x[at]) - origin - mean;
-        at += quads;
-        let share = 1.0 / f32(row + 1u);
-        mean += delta * share;
-        m2 += delta * delta * (f32(row) * share);
-    }
+    let found = quad_moments(at, quads, rows, origin);
 
     let partial = ((p.first_batch + batch) * p.batch_slabs + p.first_slab + slab) * 3u * quads + quad;
     partials[partial] = origin;
-    partials[partial + quads] = mean;
-    partials[partial + 2u * quads] = m2;
+    partials[partial + quads] = found.mean;
+    partials[partial + 2u * quads] = found.m2;
 }

@@ -65,7 +65,7 @@ pub(super) fn stack(graph: &Graph) -> Graph {
 }
 
 fn stacks(graph: &Graph) -> Vec<Stack> {
-    let mut alike: BTreeMap<(ValueId, String), Stack> = BTreeMap::new();
+    let mut alike: BTreeMap<(ValueId, String), Vec<Stack>> = BTreeMap::new();
     for (id, value) in graph.values() {
         let Source::Node { op, inputs } = &value.source else { continue };
         let types: Vec<TensorType> = inputs.iter().map(|id| graph.ty(*id).clone()).collect();
@@ -81,14 +81,13 @@ fn stacks(graph: &Graph) -> Vec<Stack> {
         let bytes = types[1..].iter().map(TensorType::bytes).max().unwrap_or(0);
         // Of weights that fill a binding, as many as fit make a stack of their own.
         let room = (MOST_BYTES / bytes.max(1)).max(1) as usize;
-        let key = format!("{op:?} {own:?}");
-        let n_full = (0..).find(|n| {
-            alike.get(&(inputs[0], format!("{key} {n}"))).is_none_or(|stack| stack.members.len() < room)
-        });
-        let key = (inputs[0], format!("{key} {}", n_full.unwrap_or(0)));
-        alike.entry(key).or_insert_with(|| Stack { op: stacked, members: Vec::new() }).members.push(id);
+        let stacks = alike.entry((inputs[0], format!("{op:?} {own:?}"))).or_default();
+        match stacks.last_mut() {
+            Some(stack) if stack.members.len() < room => stack.members.push(id),
+            _ => stacks.push(Stack { op: stacked, members: vec![id] }),
+        }
     }
-    alike.into_values().filter(|stack| stack.members.len() > 1).collect()
+    alike.into_values().flatten().filter(|stack| stack.members.len() > 1).collect()
 }
 
 /// Adds the operation of a stack; the results are its members'.

@@ -2,6 +2,7 @@
 // works on one span of one batch; lanes lie side by side over its quads, and over rows where quads are fewer.
 // Needs `p.channels`, `p.groups`, `p.span_groups` (a power of two, at most 16) and `x: array<X4>`.
 #import moments
+#import quad_moments
 
 var<workgroup> by_channel: array<Moments, LANES * 4u>;
 var<workgroup> by_part: array<Moments, LANES>;
@@ -66,35 +67,9 @@ fn span_moments(first: u32, rows: u32, span: u32, lane: u32) -> Moments {
                 group_origin(first, owner.z), group_origin(first, owner.w));
             let step = row_lanes * row_quads();
             let count = (rows + row_lanes - 1u - row_lane) / row_lanes;
-            var at = first + row_lane * row_quads() + quad;
-            var mean = vec4<f32>();
-            var m2 = vec4<f32>();
-            var row = 0u;
-            for (; row + 4u <= count; row += 4u) {
-                let a = decode_x(x[at]) - origin;
-                let b = decode_x(x[at + step]) - origin;
-                let c = decode_x(x[at + 2u * step]) - origin;
-                let d = decode_x(x[at + 3u * step]) - origin;
-                at += 4u * step;
-                let four_mean = 0.25 * ((a + b) + (c + d));
-                let da = a - four_mean;
-                let db = b - four_mean;
-                let dc = c - four_mean;
-                let dd = d - four_mean;
-                let delta = four_mean - mean;
-                let share = 4.0 / f32(row + 4u);
-                mean += delta * share;
-                m2 += da * da + db * db + dc * dc + dd * dd + delta * delta * (f32(row) * share);
-            }
-            for (; row < count; row++) {
-                let delta = decode_x(x[at]) - origin - mean;
-                at += step;
-                let share = 1.0 / f32(row + 1u);
-                mean += delta * share;
-                m2 += delta * delta * (f32(row) * share);
-            }
+            let found = quad_moments(first + row_lane * row_quads() + quad, step, count, origin);
             for (var i = 0u; i < 4u; i++) {
-                by_channel[lane * 4u + i] = Moments(f32(count), mean[i], m2[i]);
+                by_channel[lane * 4u + i] = Moments(f32(count), found.mean[i], found.m2[i]);
             }
         }
         workgroupBarrier();

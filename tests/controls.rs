@@ -76,10 +76,10 @@ const MISTAKES: &[(&str, &str, Mistake)] = &[
         changed(op, |a: &Attention| Attention { scale: Some(1.0), ..a.clone() })
     }),
     ("tanh for erf in GEGLU", "unet", |_, op| {
-        when::<Geglu>(op, |_, x| geglu(x[0], false, Activation::GeluTanh))
+        when::<Geglu>(op, |op, x| geglu(op, x[0], false, Activation::GeluTanh))
     }),
     ("halves of GEGLU swapped", "unet", |_, op| {
-        when::<Geglu>(op, |_, x| geglu(x[0], true, Activation::Gelu))
+        when::<Geglu>(op, |op, x| geglu(op, x[0], true, Activation::Gelu))
     }),
     ("tanh for erf", "text_encoder", |_, op| activation(op, Activation::Gelu, Activation::GeluTanh)),
     ("erf for quick GELU", "text_encoder", |_, op| activation(op, Activation::QuickGelu, Activation::Gelu)),
@@ -264,11 +264,12 @@ fn wide_scale(op: &dyn Op, inputs: &[&HostTensor]) -> HostTensor {
 }
 
 /// GEGLU of `x: [.., 2 N]` with either half as the gate.
-fn geglu(x: &HostTensor, first_is_gate: bool, gate: Activation) -> HostTensor {
-    let y = Geglu.infer(&[x.ty().clone()]).expect("inferred");
+fn geglu(op: &dyn Op, x: &HostTensor, first_is_gate: bool, gate: Activation) -> HostTensor {
+    let op = op.as_any().downcast_ref::<Geglu>().expect("made for GEGLU");
+    let y = op.infer(&[x.ty().clone()]).expect("inferred");
     let n = y.channels();
     HostTensor::from_fn(y, |i| {
-        let (first, second) = (x.at(i / n * 2 * n + i % n), x.at(i / n * 2 * n + i % n + n));
+        let [first, second] = op.operands(i % n, n).map(|column| x.at(i / n * 2 * n + column));
         if first_is_gate { second * gate.apply(first) } else { first * gate.apply(second) }
     })
 }

@@ -193,7 +193,7 @@ fn a_plan_reads_as_text() {
 const RATES: [Rate; 3] = [Rate::Load, Rate::Prompt, Rate::Step];
 
 /// Kinds of adapter that plans differ for.
-fn adapters() -> [(&'static str, Caps); 3] {
+fn adapters() -> [(&'static str, Caps); 4] {
     let subgroups = |lanes| Some(Subgroups { min: lanes, max: lanes });
     [
         ("WebGPU", Caps::webgpu()),
@@ -207,6 +207,16 @@ fn adapters() -> [(&'static str, Caps); 3] {
             },
         ),
         ("a GPU", Caps { subgroups: subgroups(32), max_binding_bytes: 1 << 31, ..Caps::webgpu() }),
+        (
+            "a GPU with matrix units",
+            Caps {
+                subgroups: subgroups(32),
+                cooperative: Some(16),
+                workgroup_bytes: 48 << 10,
+                max_binding_bytes: 1 << 31,
+                ..Caps::webgpu()
+            },
+        ),
     ]
 }
 

@@ -163,8 +163,12 @@ impl Hard {
         let mut rng = SplitMix(seed);
         let channels = ty.channels().max(1);
         let mut constant = 0.0;
-        // 16-bit operands are kept where products of a few hundred of them stay below f16's 65,504.
-        let (outlier, offset) = if ty.dtype == DType::F32 { (100.0, 50.0) } else { (20.0, 8.0) };
+        // 16-bit operands are kept where sums of products along their longest dimension stay below f16's 65,504.
+        let longest = ty.shape.iter().copied().max().unwrap_or(1).max(256);
+        let (outlier, offset) = match ty.dtype {
+            DType::F32 => (100.0, 50.0),
+            _ => (20.0, 8.0 * (256.0 / longest as f64).sqrt()),
+        };
         HostTensor::from_fn(ty.clone(), |i| {
             let noise = rng.normal();
             match self {

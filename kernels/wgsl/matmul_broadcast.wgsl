@@ -129,7 +129,6 @@ fn main(
     );
     for (var i = 0u; i < min(p.m - row, 16u); i++) {
         let bias_row = (first + i + p.first_row) / p.batch_rows;
-        store_sum(sums[i * 2u], batch, first + i, column * 2u, bias_row);
-        store_sum(sums[i * 2u + 1u], batch, first + i, column * 2u + 1u, bias_row);
+        store_pair(sums[i * 2u], sums[i * 2u + 1u], batch, first + i, column * 2u, bias_row);
     }
 }

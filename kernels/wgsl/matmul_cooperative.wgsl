@@ -1,6 +1,6 @@
 // matmul_cooperative.wgsl: y = epilogue(A * w), A a matrix or (CONV) the patches of an image, on matrix units.
-// Work:      one workgroup of four subgroups per 8 * TILE rows and columns, each subgroup 4 x 4 tiles; slabs of 32 terms of k
-//            pass through workgroup memory as f16, sums leave through it as f32.
+// Work:      one workgroup of four subgroups per 8 * TILE rows and columns, and part of k where it is split, each subgroup
+//            4 x 4 tiles; slabs of 32 terms of k pass through workgroup memory as f16, sums leave through it as f32.
 // Precision: products of f16 values, f32 sums in the order of the matrix unit.
 // Traffic:   a read N / (8 * TILE) times, w read M / (8 * TILE) times, y written once.
 // variant: COOPERATIVE COOPERATIVE_16 a=f16 w=f16 y=f16 bias=f32 batch_bias=f16 residual=f16 SUBGROUP=32
@@ -27,7 +27,8 @@ var<workgroup> sums: array<f32, 4u * TILE * TILE>;                      // a til
 
 struct Place {
     product: u32,
-    first: u32,         // row of y that the product starts at
+    first: u32,         // row of the bound y that the product starts at
+    part_row: u32,      // the same in the results of all parts
     row: u32,           // row of the product that the subgroup starts at
     quad: u32,          // quad of the columns that it starts at
     subgroup: u32,
@@ -41,14 +42,15 @@ fn store_tile(tile: SumTile, i: u32, j: u32, place: Place) {
     coopStoreT(tile, &sums[stage], pitch);
     workgroupBarrier();
     let n_quads = (p.n + 3u) / 4u;
-    for (var at = place.lane; at < TILE * TILE / 4u; at += SUBGROUP) {
-        let row = place.row + i * TILE + at / (TILE / 4u);
-        let quad = place.quad + j * TILE / 4u + at % (TILE / 4u);
+    for (var at = place.lane; at < TILE * TILE / 8u; at += SUBGROUP) {
+        let row = place.row + i * TILE + at / (TILE / 8u);
+        let quad = place.quad + j * TILE / 4u + at % (TILE / 8u) * 2u;
         if (row < p.m && quad < n_quads) {
-            let source = stage + at * 4u;
-            let sum = vec4<f32>(sums[source], sums[source + 1u], sums[source + 2u], sums[source + 3u]);
-            let y_row = place.first + row;
-            store_sum(sum, place.product, y_row, quad, (y_row + p.first_row) / p.batch_rows);
+            let source = stage + at * 8u;
+            let left = vec4<f32>(sums[source], sums[source + 1u], sums[source + 2u], sums[source + 3u]);
+            let right = vec4<f32>(sums[source + 4u], sums[source + 5u], sums[source + 6u], sums[source + 7u]);
+            let batch = (place.first + row + p.first_row) / p.batch_rows;
+            store_pair(left, right, place.product, place.part_row + row, quad, batch);
         }
     }
     workgroupBarrier();
@@ -64,8 +66,10 @@ fn main(
 ) {
     let row_blocks = (p.m + BLOCK - 1u) / BLOCK;
     let block = group.x + group.y * groups.x;
-    let product = block / row_blocks;
-    if (product >= batches()) { return; }
+    let part = block / row_blocks / batches();
+    if (part >= p.parts) { return; }
+    let product = block / row_blocks % batches();
+    let terms = terms_of(part);
     let n_quads = (p.n + 3u) / 4u;
     let row = block % row_blocks * BLOCK;
     let first_quad = group.z * (BLOCK / 4u);
@@ -86,7 +90,7 @@ fn main(
             starts[r] = part_at(row_at(product, min(row + r, p.m - 1u)), tap);
         }
         workgroupBarrier();
-        for (var k = 0u; k < p.k_quads; k += SLAB_QUADS) {
+        for (var k = terms.first; k < terms.end; k += SLAB_QUADS) {
             for (var i = thread; i < BLOCK * SLAB_QUADS; i += THREADS) {
                 // Terms beyond K are zero, so that those of w_slab, which repeat the last row, add nothing.
                 let quad = k + i % SLAB_QUADS;
@@ -132,7 +136,8 @@ fn main(
         }
     }
 
-    let place = Place(product, product * p.m, row + tile_row, first_quad + tile_column / 4u, subgroup, lane);
+    let part_row = (part * batches() + product) * p.m;
+    let place = Place(product, product * p.m, part_row, row + tile_row, first_quad + tile_column / 4u, subgroup, lane);
     store_tile(s00, 0u, 0u, place); store_tile(s01, 0u, 1u, place);
     store_tile(s02, 0u, 2u, place); store_tile(s03, 0u, 3u, place);
     store_tile(s10, 1u, 0u, place); store_tile(s11, 1u, 1u, place);

@@ -1,6 +1,6 @@
 // matmul_tiled.wgsl: y = epilogue(A * w), A a matrix or (CONV) the patches of an image.
-// Work:      one workgroup per 8 * ROW_THREADS rows x 64 columns, each invocation 8 rows x 8 columns in registers; slabs of
-//            16 terms of k pass through workgroup memory.
+// Work:      one workgroup per 8 * ROW_THREADS rows x 64 columns, and part of k where it is split, each invocation 8 rows x
+//            8 columns in registers; slabs of 16 terms of k pass through workgroup memory.
 // Precision: f32 sums in the order of k.
 // Traffic:   a read N/64 times, w read M / (8 * ROW_THREADS) times, y written once.
 // variant: a=f32 w=f16 y=f32 bias=f32 batch_bias=f32 residual=f32 ROW_THREADS=16
@@ -16,7 +16,7 @@ const TILE_M = 8u * ROW_THREADS;
 const A_PITCH = 5u;
 
 var<workgroup> a_tile: array<vec4<f32>, TILE_M * A_PITCH>;              // [TILE_M, 16]
-var<workgroup> w_tile: array<vec4<f32>, 256>;                           // [16, 64]
+var<workgroup> w_tile: array<vec4<f32>, 256>;                           // [16, 64], in a row the even quads before the odd ones
 
 @compute @workgroup_size(8, ROW_THREADS)
 fn main(
@@ -27,8 +27,10 @@ fn main(
 ) {
     let row_blocks = (p.m + TILE_M - 1u) / TILE_M;
     let block = group.x + group.y * groups.x;
-    let batch = block / row_blocks;
-    if (batch >= batches()) { return; }
+    let part = block / row_blocks / batches();
+    if (part >= p.parts) { return; }
+    let batch = block / row_blocks % batches();
+    let terms = terms_of(part);
     let n_quads = (p.n + 3u) / 4u;
     let first_quad = group.z * 16u;
     // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
@@ -50,6 +52,7 @@ fn main(
     var s6l = vec4<f32>(); var s6r = vec4<f32>();
     var s7l = vec4<f32>(); var s7r = vec4<f32>();
     let w_quad = min(first_quad + thread % 16u, n_quads - 1u);
+    let w_place = thread % 2u * 8u + thread % 16u / 2u;
     let w_slab = column_at(batch, w_quad);
     let w_step = column_step(w_quad);
     for (var tap = 0u; tap < taps(); tap++) {
@@ -57,7 +60,7 @@ fn main(
         let p1 = part_at(r1, tap);
         let p2 = part_at(r2, tap);
         let p3 = part_at(r3, tap);
-        for (var k = 0u; k < p.k_quads; k += 4u) {
+        for (var k = terms.first; k < terms.end; k += 4u) {
             // Terms beyond K are zero in a_tile, so that those of w_tile, which repeat the last row, add nothing.
             let inside = k + load_quad < p.k_quads;
             let quad = min(k + load_quad, p.k_quads - 1u);
@@ -69,7 +72,7 @@ fn main(
             a_tile[at + 6u * ROW_THREADS * A_PITCH] = select(vec4<f32>(), load_part(p3, quad), inside);
             for (var i = thread / 16u; i < 16u; i += ROW_THREADS / 2u) {
                 let w_row = tap * p.k_quads * 4u + min(k * 4u + i, p.k_quads * 4u - 1u);
-                w_tile[i * 16u + thread % 16u] = decode_w(w[w_slab + w_row * w_step]);
+                w_tile[i * 16u + w_place] = decode_w(w[w_slab + w_row * w_step]);
             }
             workgroupBarrier();
             for (var q = 0u; q < 4u; q++) {
@@ -99,12 +102,13 @@ fn main(
         s0l, s0r, s1l, s1r, s2l, s2r, s3l, s3r,
         s4l, s4r, s5l, s5r, s6l, s6r, s7l, s7r,
     );
-    let left_quad = first_quad + local.x;
+    let quad = first_quad + 2u * local.x;
+    if (quad >= n_quads) { return; }
+    let part_row = part * batches() * p.m + first;
     for (var i = 0u; i < 8u; i++) {
         let tile_row = local.y + i * ROW_THREADS;
         if (row + tile_row >= p.m) { return; }
         let bias_row = (first + tile_row + p.first_row) / p.batch_rows;
-        if (left_quad < n_quads) { store_sum(sums[i * 2u], batch, first + tile_row, left_quad, bias_row); }
-        if (left_quad + 8u < n_quads) { store_sum(sums[i * 2u + 1u], batch, first + tile_row, left_quad + 8u, bias_row); }
+        store_pair(sums[i * 2u], sums[i * 2u + 1u], batch, part_row + tile_row, quad, bias_row);
     }
 }

@@ -38,6 +38,10 @@ pub enum Rate {
 pub enum Packing {
     /// `[N]`, stored as f32: biases and the scales of norms.
     Vector,
+    /// [`Packing::Vector`] whose halves alternate in quads.
+    GatedVector,
+    /// [`Packing::Linear`] of a layer whose outputs' halves alternate in quads: GEGLU's.
+    GatedLinear,
     /// A linear layer's `[O, I]` or a 1x1 convolution's `[O, I, 1, 1]` -> `[I', O]`, `I'` rounded up to 4 with zeros.
     Linear,
     /// A matrix `[I, O]` that is multiplied from the left, not a linear layer's -> `[I', O]` as [`Packing::Linear`].

@@ -383,7 +383,7 @@ impl UNet {
         net.silu(embedded)
     }
 
-    /// The prediction for latents `x: [B, H, W, C]` under `context: [B, S, D]`; adds the input `time: [B, features]`, and
+    /// The prediction for latents `x: [B, H, W, C]` under `context: [B, S, D]`, whose type the activations have; adds the input `time: [B, features]`, and
     /// `added: [B, features]` if the configuration has it.
     ///
     /// # Errors
@@ -391,11 +391,11 @@ impl UNet {
     pub fn forward(&self, net: &mut Net<'_>, x: ValueId, context: ValueId) -> Result<ValueId, Error> {
         let config = &self.config;
         let n = config.levels.len();
-        let (batch, dtype) = (net.extent(x, 0), net.dtype(x));
+        let (batch, dtype) = (net.extent(x, 0), net.dtype(context));
         let time = self.time(net, batch, dtype)?;
 
-        let mut h =
-            net.conv2d("conv_in", x, config.levels[0].channels, Kernel::same(config.conv_in_kernel))?;
+        let h = net.conv2d("conv_in", x, config.levels[0].channels, Kernel::same(config.conv_in_kernel))?;
+        let mut h = net.cast(h, dtype)?;
         let mut skips = vec![h];
         for (i, level) in config.levels.iter().enumerate() {
             for layer in 0..level.layers {

@@ -142,13 +142,13 @@ impl VaeKl {
         let config = &self.config;
         let mut net = Net::new("vae", &self.weights);
         let latent = net.input("latent", latent, Rate::Step);
-        let z = net.cast(latent, dtype)?;
-        let mut h = net.apply(Scale { factor: 1.0 / config.scaling_factor }, &[z])?;
+        let mut h = net.apply(Scale { factor: 1.0 / config.scaling_factor }, &[latent])?;
         if config.post_quant_conv {
             h = net.conv2d("post_quant_conv", h, config.latent_channels, Kernel::ONE)?;
         }
         let smallest = config.channels[config.channels.len() - 1];
         h = net.conv2d("decoder.conv_in", h, smallest, Kernel::THREE)?;
+        h = net.cast(h, dtype)?;
         h = self.middle(&mut net, "decoder.mid_block", h)?;
         for (i, channels) in config.channels.iter().rev().enumerate() {
             let block = format!("decoder.up_blocks.{i}");
@@ -179,8 +179,8 @@ impl VaeKl {
         let config = &self.config;
         let mut net = Net::new("vae", &self.weights);
         let pixels = net.input("pixels", pixels, Rate::Step);
-        let x = net.cast(pixels, dtype)?;
-        let mut h = net.conv2d("encoder.conv_in", x, config.channels[0], Kernel::THREE)?;
+        let h = net.conv2d("encoder.conv_in", pixels, config.channels[0], Kernel::THREE)?;
+        let mut h = net.cast(h, dtype)?;
         for (i, channels) in config.channels.iter().enumerate() {
             let block = format!("encoder.down_blocks.{i}");
             for layer in 0..config.layers {

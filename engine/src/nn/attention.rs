@@ -1,6 +1,6 @@
 //! Attention and the transformer blocks around it.
 
-use kernels::ops::{Attention, Geglu};
+use kernels::ops::Attention;
 
 use super::{Kernel, Net};
 use crate::error::Error;
@@ -110,8 +110,7 @@ impl Net<'_> {
             let x = net.add(x, mixed)?;
             let normed = net.layer_norm("norm3", x, 1e-5)?;
             let fed = net.module("ff", |net| {
-                let gated = net.linear("net.0.proj", normed, 8 * channels, true)?;
-                let gated = net.apply(Geglu, &[gated])?;
+                let gated = net.geglu("net.0", normed, 4 * channels)?;
                 net.linear("net.2", gated, channels, true)
             })?;
             net.add(x, fed)

@@ -4,7 +4,7 @@ mod attention;
 mod resnet;
 
 use kernels::ops::{
-    Activate, Activation, Add, Cast, Conv2d, Epilogue, GroupNorm, LayerNorm, MatMul, Reshape,
+    Activate, Activation, Add, Cast, Conv2d, Epilogue, Geglu, GroupNorm, LayerNorm, MatMul, Reshape,
 };
 use kernels::{DType, Op, TensorType};
 
@@ -157,15 +157,38 @@ impl<'w> Net<'w> {
     /// # Errors
     /// [`Error::Load`] naming a missing tensor or an unexpected shape.
     pub fn linear(&mut self, name: &str, x: ValueId, outputs: usize, bias: bool) -> Result<ValueId, Error> {
+        self.packed_linear(name, x, outputs, Packing::Linear, bias.then_some(Packing::Vector))
+    }
+
+    /// diffusers' GEGLU: a linear layer `proj` with a bias to twice as many `outputs`, the second half being the gate.
+    ///
+    /// # Errors
+    /// [`Error::Load`] naming a missing tensor or an unexpected shape.
+    pub fn geglu(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId, Error> {
+        self.module(name, |net| {
+            let (weight, bias) = (Packing::GatedLinear, Some(Packing::GatedVector));
+            let both = net.packed_linear("proj", x, 2 * outputs, weight, bias)?;
+            net.apply(Geglu::QUADS, &[both])
+        })
+    }
+
+    fn packed_linear(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        outputs: usize,
+        weight: Packing,
+        bias: Option<Packing>,
+    ) -> Result<ValueId, Error> {
         self.module(name, |net| {
             let inputs = net.channels(x);
             let shapes: [&[usize]; 2] = [&[outputs, inputs], &[outputs, inputs, 1, 1]];
-            let weight = net.param("weight", Packing::Linear, &shapes)?;
-            let mut operands = vec![x, weight];
-            if bias {
-                operands.push(net.param("bias", Packing::Vector, &[&[outputs]])?);
+            let mut operands = vec![x, net.param("weight", weight, &shapes)?];
+            if let Some(packing) = bias {
+                operands.push(net.param("bias", packing, &[&[outputs]])?);
             }
-            net.apply(MatMul::new(Epilogue { bias, ..Epilogue::default() }), &operands)
+            let epilogue = Epilogue { bias: bias.is_some(), ..Epilogue::default() };
+            net.apply(MatMul::new(epilogue), &operands)
         })
     }
 

@@ -56,10 +56,10 @@ pub fn build_denoiser(unet: &UNet, shape: DenoiserShape) -> Result<Graph, Error>
     let context = net.input("context", shape.context(unet), Rate::Prompt);
 
     let scaled = net.apply(LinearCombination { terms: 1 }, &[x, input_scale])?;
-    let mut batch = net.cast(scaled, shape.dtype)?;
-    if shape.guided {
-        batch = net.apply(Concat { axis: 0 }, &[batch, batch])?;
-    }
+    let batch = match shape.guided {
+        true => net.apply(Concat { axis: 0 }, &[scaled, scaled])?,
+        false => scaled,
+    };
     let predicted = unet.forward(&mut net, batch, context)?;
     let mut prediction = net.cast(predicted, DType::F32)?;
     if let Some(guidance) = guidance {

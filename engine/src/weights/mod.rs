@@ -52,8 +52,8 @@ impl Weights {
         }
         let dtype = self.dtype(entry)?;
         let ty = match packing {
-            Packing::Vector => TensorType::f32(entry.shape.as_slice()),
-            Packing::Linear => {
+            Packing::Vector | Packing::GatedVector => TensorType::f32(entry.shape.as_slice()),
+            Packing::Linear | Packing::GatedLinear => {
                 TensorType::new(dtype, [entry.shape[1].next_multiple_of(LANES), entry.shape[0]]).in_strips()
             }
             Packing::Transposed => {

@@ -1,8 +1,10 @@
 //! From a checkpoint's layout to the kernels': PyTorch's `[O, I, ..]`, or a matrix `[I, O]`, becomes `[.., I', O]`, rows at
 //! their pitch.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
-use kernels::{DType, TensorType};
+use kernels::{DType, LANES, TensorType};
 use loaders::Encoding;
 
 use crate::graph::Packing;
@@ -20,6 +22,12 @@ pub(super) fn pack(
     packing: Packing,
     ty: &TensorType,
 ) -> Vec<u8> {
+    let (bytes, packing) = match packing {
+        Packing::GatedVector => (alternating(bytes, shape[0]), Packing::Vector),
+        Packing::GatedLinear => (alternating(bytes, shape[0]), Packing::Linear),
+        other => (Cow::Borrowed(bytes), other),
+    };
+    let bytes = &*bytes;
     let second = shape.get(1).copied().unwrap_or(1);
     let (outputs, inputs) =
         if packing == Packing::Transposed { (second, shape[0]) } else { (shape[0], second) };
@@ -51,6 +59,14 @@ pub(super) fn pack(
             bytemuck::cast_slice(&to.place(&words)).to_vec()
         }
     }
+}
+
+/// `rows` rows, an even number of quads of them, with quads of the first half and of the second alternating.
+fn alternating(bytes: &[u8], rows: usize) -> Cow<'_, [u8]> {
+    let quad = bytes.len() / rows * LANES;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let quads = first.chunks_exact(quad).zip(second.chunks_exact(quad));
+    Cow::Owned(quads.flat_map(|(first, second)| [first, second]).flatten().copied().collect())
 }
 
 /// The values of a checkpoint's F32, F16 or BF16 bytes.
@@ -161,6 +177,30 @@ mod tests {
             assert!(row(3)[6 * dtype.size()..].iter().all(|b| *b == 0), "{encoding} as {dtype}");
             assert!((5..8).all(|i| row(i).iter().all(|b| *b == 0)), "{encoding} as {dtype}");
         }
+    }
+
+    #[test]
+    fn quads_of_halves_alternate() {
+        let rows: Vec<f32> = (0..32u8).map(f32::from).collect(); // [16, 2]
+        let packed = pack(
+            bytemuck::cast_slice(&rows),
+            Encoding::F32,
+            &[16, 2],
+            Packing::GatedLinear,
+            &TensorType::f32([4, 16]),
+        );
+        let packed: &[f32] = bytemuck::cast_slice(&packed);
+        let outputs: Vec<usize> = packed[..16].iter().map(|v| *v as usize / 2).collect();
+        assert_eq!(outputs, [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]);
+        let vector = pack(
+            bytemuck::cast_slice(&rows[..16]),
+            Encoding::F32,
+            &[16],
+            Packing::GatedVector,
+            &TensorType::f32([16]),
+        );
+        let vector: &[f32] = bytemuck::cast_slice(&vector);
+        assert_eq!(vector.iter().map(|v| *v as usize).collect::<Vec<_>>(), outputs);
     }
 
     #[test]

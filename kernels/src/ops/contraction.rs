@@ -54,6 +54,14 @@ enum Algorithm {
 
 /// Rows and columns of a workgroup with matrix units, in their tiles.
 const COOPERATIVE_TILES: usize = 8;
+/// Columns of a workgroup without.
+const COLUMNS: usize = 64;
+/// Terms of k that a part of a split sum has at least: with fewer, writing and reading the parts' sums would not pay.
+const PART_TERMS: usize = 1536;
+/// The most parts of a sum.
+const MAX_PARTS: usize = 16;
+/// Quads of k by which sums are split: a multiple of every kernel's slab, as in contraction.wgsl.
+const PART_QUADS: usize = 8;
 
 impl Algorithm {
     fn name(self, conv: bool) -> &'static str {
@@ -84,6 +92,26 @@ impl Algorithm {
         }
     }
 
+    /// The name of the same with sums split into parts, where there is one.
+    fn split_name(self, conv: bool) -> &'static str {
+        match (self, conv) {
+            (Algorithm::Cooperative(..), false) => "matmul_cooperative_split",
+            (Algorithm::Cooperative(..), true) => "conv2d_cooperative_split",
+            (_, false) => "matmul_tiled_split",
+            (_, true) => "conv2d_tiled_split",
+        }
+    }
+
+    /// Rows and columns of a workgroup's tile.
+    fn tile(self) -> [usize; 2] {
+        match self {
+            Algorithm::Register => [32, COLUMNS],
+            Algorithm::Broadcast => [16, COLUMNS],
+            Algorithm::Tiled(rows) => [rows, COLUMNS],
+            Algorithm::Cooperative(tile, _) => [COOPERATIVE_TILES * tile as usize; 2],
+        }
+    }
+
     /// Workgroups for `batches` products of `m` rows and `quads` quads of columns.
     fn grid(self, m: usize, batches: usize, quads: usize, caps: &Caps) -> [u32; 3] {
         let fold = |blocks: usize| fold_grid(blocks as u64, caps.max_groups_per_axis);
@@ -92,15 +120,10 @@ impl Algorithm {
                 let [y, z, _] = fold((m.div_ceil(8) * batches).div_ceil(4));
                 [quads.div_ceil(16) as u32, y, z]
             }
-            Algorithm::Cooperative(tile, _) => {
-                let block = COOPERATIVE_TILES * tile as usize;
-                let [x, y, _] = fold(m.div_ceil(block) * batches);
-                [x, y, quads.div_ceil(block / LANES) as u32]
-            }
-            Algorithm::Broadcast | Algorithm::Tiled(_) => {
-                let rows = if let Algorithm::Tiled(rows) = self { rows } else { 16 };
+            _ => {
+                let [rows, columns] = self.tile();
                 let [x, y, _] = fold(m.div_ceil(rows) * batches);
-                [x, y, quads.div_ceil(16) as u32]
+                [x, y, quads.div_ceil(columns / LANES) as u32]
             }
         }
     }
@@ -109,25 +132,40 @@ impl Algorithm {
 impl Contraction<'_> {
     /// Every way to compute it: on a CPU the register tile beats workgroup memory, and shuffles beat both.
     pub(super) fn variants(&self, caps: &Caps) -> Vec<Variant> {
-        let (m, quads) = (self.y.rows(), self.y.quads());
         let (small, large) = (Algorithm::Tiled(64), Algorithm::Tiled(128));
-        let many = m.div_ceil(128) * quads.div_ceil(16) >= TILES_OF_128_ROWS;
-        let mut algorithms = if many { vec![small, large] } else { vec![large, small] };
-        if caps.software {
-            algorithms.push(Algorithm::Register);
-        } else {
-            algorithms.insert(0, Algorithm::Register);
-        }
-        let subgroups_of_8 = caps.subgroups == Some(Subgroups { min: 8, max: 8 });
-        if caps.software && subgroups_of_8 && self.y.channels().is_multiple_of(8) {
-            algorithms.push(Algorithm::Broadcast);
-        }
+        let many = self.tiles(large) >= TILES_OF_128_ROWS;
+        let tiled = if many { [small, large] } else { [large, small] };
+        let split = |algorithm| self.split(algorithm, caps);
+        let whole = |algorithm| self.whole(algorithm, caps);
+        // On a CPU split sums and matrix units are there to be tested.
+        let mut exotic: Vec<Variant> = split(small).into_iter().collect();
         if let Some(cooperative) = self.cooperative(caps) {
-            // On a CPU it is there to be tested.
-            let at = if caps.software { 1 } else { algorithms.len() };
-            algorithms.insert(at, cooperative);
+            exotic.push(whole(cooperative));
+            exotic.extend(split(cooperative));
         }
-        algorithms.into_iter().map(|algorithm| self.variant(algorithm, caps)).collect()
+        let [first, second] = tiled.map(whole);
+        if !caps.software {
+            return [whole(Algorithm::Register), first, second].into_iter().chain(exotic).collect();
+        }
+        let mut variants = vec![first, second];
+        variants.splice(1..1, exotic);
+        variants.push(whole(Algorithm::Register));
+        let subgroups_of_8 = caps.subgroups == Some(Subgroups { min: 8, max: 8 });
+        if subgroups_of_8 && self.w().channels().is_multiple_of(8) {
+            variants.push(whole(Algorithm::Broadcast));
+        }
+        variants
+    }
+
+    fn w(&self) -> &TensorType {
+        &self.inputs[1]
+    }
+
+    /// Workgroups that it takes.
+    fn tiles(&self, algorithm: Algorithm) -> usize {
+        let [rows, columns] = algorithm.tile();
+        let m = self.y.rows() / self.batches.max(1);
+        self.batches * m.div_ceil(rows) * self.w().channels().div_ceil(columns)
     }
 
     /// Matrix units take f16 operands, and subgroups of one known size.
@@ -141,35 +179,90 @@ impl Contraction<'_> {
         (is_f16 && fits).then_some(Algorithm::Cooperative(tile, subgroups.max))
     }
 
-    fn variant(&self, algorithm: Algorithm, caps: &Caps) -> Variant {
-        let (a, w) = (&self.inputs[0], &self.inputs[1]);
-        let shader = algorithm
-            .shader()
-            .flag("CONV", self.conv)
-            .encoding("a", a.dtype)
-            .encoding("w", w.dtype)
-            .encoding("y", self.y.dtype);
-        let shader = self.epilogue.specialise(shader, self.inputs, 2, &self.y);
+    fn whole(&self, algorithm: Algorithm, caps: &Caps) -> Variant {
+        let shader = self.epilogue.specialise(self.shader(algorithm), self.inputs, 2, &self.y);
+        let shader = shader.encoding("y", self.y.dtype);
         let dispatches = self
             .bands
             .iter()
             .map(|band| {
                 let (first, rows) = band.y;
-                let m = rows / self.batches;
-                let mut binds = vec![
-                    Bind::read(0, Operand::Input(0)).rows(a, band.a.0, band.a.1),
-                    Bind::read(1, Operand::Input(1)),
-                    Bind::write(5, Operand::Output).rows(&self.y, first, rows),
-                ];
+                let mut binds = self.operands(band).to_vec();
+                binds.push(Bind::write(5, Operand::Output).rows(&self.y, first, rows));
                 binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
-                let mut params =
-                    [m, self.y.channels(), a.quads(), self.batch_rows].map(|v| v as u32).to_vec();
-                params.extend([self.epilogue.word(), first as u32, w.strip_quads() as u32]);
-                params.extend(&band.addressing);
-                let grid = algorithm.grid(m, self.batches, self.y.quads(), caps);
-                Dispatch { shader: shader.clone(), binds, params, grid }
+                let m = rows / self.batches;
+                let grid = algorithm.grid(m, self.batches, self.w().quads(), caps);
+                Dispatch { shader: shader.clone(), binds, params: self.params(band, self.epilogue, 1), grid }
             })
             .collect();
         Variant { name: algorithm.name(self.conv), dispatches, scratch: Vec::new() }
+    }
+
+    /// The same with the terms of k split into parts that are summed in order by a second dispatch, if `algorithm` has tiles for
+    /// less than half of a GPU's cores and sums are long.
+    fn split(&self, algorithm: Algorithm, caps: &Caps) -> Option<Variant> {
+        let [band] = self.bands.as_slice() else { return None };
+        let (a, w) = (&self.inputs[0], self.w());
+        let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
+        let slabs = a.quads().div_ceil(PART_QUADS);
+        let long_enough = taps * slabs * PART_QUADS * LANES / PART_TERMS;
+        let tiles = self.tiles(algorithm).max(1);
+        if tiles > ASSUMED_CORES / 2 {
+            return None;
+        }
+        let parts = (2 * ASSUMED_CORES / tiles).min(MAX_PARTS).min(long_enough).min(slabs);
+        // Every part has as many slabs as the first: the last ones must not be empty.
+        let parts = slabs.div_ceil(slabs.div_ceil(parts.max(1)));
+        let (rows, columns) = (self.y.rows(), w.channels());
+        let sums = TensorType::f32([parts * rows, columns]);
+        if parts < 2 || sums.bytes() > caps.max_binding_bytes {
+            return None;
+        }
+        let plain = Epilogue::default();
+        let shader =
+            plain.specialise(self.shader(algorithm), self.inputs, 2, &sums).encoding("y", DType::F32);
+        let mut binds = self.operands(band).to_vec();
+        binds.push(Bind::write(5, Operand::Scratch(0)));
+        binds.extend(plain.binds(self.inputs, 2, band.y, Operand::Input(1)));
+        let m = rows / self.batches;
+        let grid = algorithm.grid(m, self.batches * parts, w.quads(), caps);
+        let first = Dispatch { shader, binds, params: self.params(band, &plain, parts), grid };
+
+        let shader = Shader::new("matmul_parts")
+            .flag("CONV", self.conv)
+            .encoding("a", a.dtype)
+            .encoding("y", self.y.dtype);
+        let shader = self.epilogue.specialise(shader, self.inputs, 2, &self.y);
+        // a is declared and not read.
+        let [a, _] = self.operands(band);
+        let mut binds = vec![a, Bind::read(1, Operand::Scratch(0)), Bind::write(5, Operand::Output)];
+        binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Scratch(0)));
+        let pairs = rows * w.quads().div_ceil(2);
+        let grid = fold_grid((pairs as u64).div_ceil(64), caps.max_groups_per_axis);
+        let second = Dispatch { shader, binds, params: self.params(band, self.epilogue, parts), grid };
+        let name = algorithm.split_name(self.conv);
+        Some(Variant { name, dispatches: vec![first, second], scratch: vec![sums] })
+    }
+
+    fn shader(&self, algorithm: Algorithm) -> Shader {
+        let shader = algorithm.shader().flag("CONV", self.conv);
+        shader.encoding("a", self.inputs[0].dtype).encoding("w", self.w().dtype)
+    }
+
+    /// Bindings 0 and 1.
+    fn operands(&self, band: &Band) -> [Bind; 2] {
+        let a = Bind::read(0, Operand::Input(0)).rows(&self.inputs[0], band.a.0, band.a.1);
+        [a, Bind::read(1, Operand::Input(1))]
+    }
+
+    /// The words of `Params` in contraction.wgsl.
+    fn params(&self, band: &Band, epilogue: &Epilogue, parts: usize) -> Vec<u32> {
+        let (first, rows) = band.y;
+        let w = self.w();
+        let extents = [rows / self.batches, w.channels(), self.inputs[0].quads(), self.batch_rows];
+        let mut params: Vec<u32> = extents.map(|v| v as u32).to_vec();
+        params.extend([epilogue.word(), first as u32, w.strip_quads() as u32, parts as u32]);
+        params.extend(&band.addressing);
+        params
     }
 }

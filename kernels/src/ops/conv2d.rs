@@ -19,6 +19,7 @@ use crate::types::{DType, LANES, Shape, TensorType};
 ///
 /// # Shapes    `x: [B, H, W, C]` f32 | f16; `w: [KH, KW, C', O]`, any dtype, where `C'` is `C` rounded up to a multiple of 4
 /// (rows from `C` on are not used, and finite); then [`Epilogue`]'s -> `y: [B, OH, OW, O]` as `x`
+/// or as the epilogue says
 /// # Units     `stride`, `padding`: pixels of `x`
 /// # Numerics  class Contraction over KH * KW * C
 /// # Errors    [`OpError::Shape`] if a stride is 0 or the kernel exceeds the padded image
@@ -150,7 +151,7 @@ impl Op for Conv2d {
             return Err(OpError::Shape { op: self.name(), operand: "w", expected, found });
         }
         let [top, bottom, left, right] = self.padding;
-        let mut shape = [x.shape[0], 0, 0, w.channels()];
+        let mut shape = [x.shape[0], 0, 0, self.epilogue.outputs(w.channels())];
         for (axis, padding) in [(0, top + bottom), (1, left + right)] {
             let steps = (x.shape[1 + axis] + padding).checked_sub(w.shape[axis]);
             let steps = steps.ok_or_else(|| {
@@ -158,8 +159,8 @@ impl Op for Conv2d {
             })?;
             shape[1 + axis] = steps / self.stride[axis] + 1;
         }
-        let y = TensorType::new(x.dtype, shape);
-        self.epilogue.check(self, &inputs[2..], &y, x.shape[0], None)?;
+        let y = self.epilogue.result(x.dtype, shape);
+        self.epilogue.check(self, &inputs[2..], &y, w.channels(), x.shape[0], None)?;
         Ok(y)
     }
 
@@ -187,11 +188,10 @@ impl Op for Conv2d {
                     sums.iter_mut().zip(w_row).for_each(|(sum, w)| *sum += value * f64::from(*w));
                 }
             }
-            for (column, sum) in sums.iter().enumerate() {
-                let index = pixel * columns + column;
-                let value = self.epilogue.apply(*sum, index, columns, out_height * out_width, &inputs[2..]);
-                data.push(value as f32);
-            }
+            let (sum, rows) = (|column: usize| sums[column], out_height * out_width);
+            let values = (pixel * y.channels()..(pixel + 1) * y.channels())
+                .map(|index| self.epilogue.apply(sum, index, y.channels(), rows, &inputs[2..]) as f32);
+            data.extend(values);
         }
         HostTensor::new(y, data)
     }
@@ -203,8 +203,7 @@ impl Op for Conv2d {
         let [_, height, width, channels] = extents(x.ty());
         let [kernel_height, kernel_width, w_rows, columns] = extents(w.ty());
         let [_, out_height, out_width, _] = extents(&y);
-        let element = |at: &usize| {
-            let (pixel, column) = (at / columns, at % columns);
+        let sum = |pixel: usize, column: usize| {
             let (row, j) = (pixel / out_width, pixel % out_width);
             let (b, i) = (row / out_height, row % out_height);
             let mut sum = 0.0f64;
@@ -217,7 +216,11 @@ impl Op for Conv2d {
                 sum +=
                     (0..channels).map(|c| x.at(x_at + c) * w.at((w_at + c) * columns + column)).sum::<f64>();
             }
-            let value = self.epilogue.apply(sum, *at, columns, out_height * out_width, &inputs[2..]);
+            sum
+        };
+        let element = |at: &usize| {
+            let sum = |column: usize| sum(at / y.channels(), column);
+            let value = self.epilogue.apply(sum, *at, y.channels(), out_height * out_width, &inputs[2..]);
             y.dtype.round(value as f32)
         };
         Some(positions.iter().map(element).collect())
@@ -290,8 +293,17 @@ impl Op for Conv2d {
         let w = [3, 3, 4, 8];
         cases.push(Case::new(same.clone(), [f32([1, 37, 35, 3]), f16(w)]));
         cases.push(Case::new(down_right.clone(), [f16([3, 41, 33, 3]), f16(w)]));
-        let full =
-            Epilogue { bias: true, batch_bias: true, activation: Some(Activation::Silu), residual: true };
+        let silu = Some(Activation::Silu);
+        let full = Epilogue { batch_bias: true, activation: silu, residual: true, ..Epilogue::bias() };
+        // Long sums of few pixels, which variants may split.
+        let types = [f16([2, 3, 3, 1024]), f16([1, 3, 1024, 24]), f32([24]), f32([2, 24])];
+        let timed = Epilogue { batch_bias: true, ..Epilogue::bias() };
+        cases.push(Case::new(Conv2d { epilogue: timed, ..same.clone() }, types));
+        let types = [f32([1, 4, 5, 344]), f16([3, 3, 344, 10])];
+        cases.push(Case::new(same.clone(), types));
+        let cast = Epilogue { dtype: Some(DType::F16), ..Epilogue::default() };
+        let types = [f32([1, 6, 5, 4]), f16([3, 3, 4, 9])];
+        cases.push(Case::new(Conv2d { epilogue: cast, ..same.clone() }, types));
         for columns in [18, 24] {
             let y = [2, 4, 3, columns];
             let types =
@@ -386,7 +398,8 @@ mod tests {
         assert_eq!(absorbed.extra_operands, [0]);
         let fused: &Conv2d = absorbed.op.as_any().downcast_ref().expect("a convolution");
         let activation = Some(Activation::Silu);
-        assert_eq!(fused.epilogue, Epilogue { bias: true, batch_bias: true, activation, residual: true });
+        let expected = Epilogue { batch_bias: true, activation, residual: true, ..Epilogue::bias() };
+        assert_eq!(fused.epilogue, expected);
     }
 
     #[test]

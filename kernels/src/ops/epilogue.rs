@@ -1,12 +1,12 @@
 //! What a contraction does to its sums before it stores them.
 
-use super::{Activate, Activation, check_float, check_shape};
+use super::{Activate, Activation, Cast, Geglu, check_float, check_shape, shape_error};
 use crate::host_tensor::HostTensor;
 use crate::op::{Attributes, Bind, Op, OpError, Operand};
-use crate::types::{DType, TensorType};
+use crate::types::{DType, LANES, Shape, TensorType};
 use crate::wgsl::Shader;
 
-/// `y = activation(sum + bias + batch_bias) + residual`, each part optional.
+/// `y = activation(sum + bias + batch_bias) + residual`, each part optional; or `y = geglu(sum + bias)`; then rounded once.
 ///
 /// Operands follow the contraction's own in this order: `bias: [N]`, `batch_bias: [B, .., N]` (one row for each batch
 /// of the result), `residual` (as the result).
@@ -20,12 +20,26 @@ pub struct Epilogue {
     pub activation: Option<Activation>,
     /// Whether a tensor of the result's shape is added last.
     pub residual: bool,
+    /// Whether [`Geglu`] with alternating quads follows the bias, and nothing else: the result has half as many columns as `w`.
+    pub geglu: bool,
+    /// Element type of the result, f32 or f16; that of the contraction's first operand if `None`.
+    pub dtype: Option<DType>,
 }
 
 impl Epilogue {
     /// Nothing but a bias.
     pub fn bias() -> Self {
         Epilogue { bias: true, ..Epilogue::default() }
+    }
+
+    /// Columns of the result for `columns` of `w`.
+    pub(super) fn outputs(&self, columns: usize) -> usize {
+        if self.geglu { columns / 2 } else { columns }
+    }
+
+    /// Type of a contraction's result of this shape whose first operand has elements of type `operand`.
+    pub(super) fn result(&self, operand: DType, shape: impl Into<Shape>) -> TensorType {
+        TensorType::new(self.dtype.unwrap_or(operand), shape)
     }
 
     /// Number of operands.
@@ -41,21 +55,38 @@ impl Epilogue {
             ("activation", activation.into()),
             ("residual", self.residual.into()),
         ]
+        .into_iter()
+        .chain(self.geglu.then_some(("geglu", true.into())))
+        .chain(self.dtype.map(|dtype| ("dtype", if dtype == DType::F16 { "f16" } else { "f32" }.into())))
+        .collect()
     }
 
-    /// Checks the epilogue's operands against the result; `batches` is the result's outermost extent. `products` have a bias
-    /// each, if there are several.
+    /// Checks the epilogue's operands against the result of a `w` with `columns`; `batches` is the result's outermost extent.
+    /// `products` have a bias each, if there are several.
     pub(super) fn check(
         &self,
         op: &dyn Op,
         operands: &[TensorType],
         result: &TensorType,
+        columns: usize,
         batches: usize,
         products: Option<usize>,
     ) -> Result<(), OpError> {
+        if self.geglu {
+            super::geglu::check_quads(op.name(), "columns of w", columns)?;
+            let alone = !self.batch_bias && self.activation.is_none() && !self.residual && products.is_none();
+            if !alone {
+                return Err(shape_error(
+                    op,
+                    "w",
+                    "one product with a bias at most, where GEGLU follows",
+                    result,
+                ));
+            }
+        }
         let mut rest = operands.iter();
         for (present, name, shape) in [
-            (self.bias, "bias", products.into_iter().chain([result.channels()]).collect()),
+            (self.bias, "bias", products.into_iter().chain([columns]).collect()),
             (self.batch_bias, "batch_bias", vec![batches, result.channels()]),
             (self.residual, "residual", result.shape.to_vec()),
         ] {
@@ -77,11 +108,11 @@ impl Epilogue {
         Ok(())
     }
 
-    /// The stored value for `sum` at row-major position `index` of a result with `columns` columns and `batch_rows` rows in
-    /// each batch.
+    /// The stored value at row-major position `index` of a result with `columns` columns and `batch_rows` rows in each batch;
+    /// `sum` gives that of a column of `w`, in the same row.
     pub(super) fn apply(
         &self,
-        sum: f64,
+        sum: impl Fn(usize) -> f64,
         index: usize,
         columns: usize,
         batch_rows: usize,
@@ -89,10 +120,13 @@ impl Epilogue {
     ) -> f64 {
         let (row, column) = (index / columns, index % columns);
         let mut rest = operands.iter();
-        let mut value = sum;
-        if self.bias {
-            value += rest.next().expect("inferred").at(column);
+        let bias = if self.bias { rest.next() } else { None };
+        let biased = |column: usize| sum(column) + bias.map_or(0.0, |bias| bias.at(column));
+        if self.geglu {
+            let [hidden, gate] = Geglu::QUADS.operands(column, columns);
+            return biased(hidden) * Activation::Gelu.apply(biased(gate));
         }
+        let mut value = biased(column);
         if self.batch_bias {
             value += rest.next().expect("inferred").at(row / batch_rows * columns + column);
         }
@@ -105,13 +139,14 @@ impl Epilogue {
         value
     }
 
-    /// Its parts as `epilogue.wgsl` reads them: the activation's number, and a bit for each operand.
+    /// Its parts as `epilogue.wgsl` reads them: the activation's number, and a bit for each operand and for GEGLU.
     ///
     /// They are no flags of the shader, so that contractions which differ in them alone share a pipeline.
     pub(super) fn word(&self) -> u32 {
-        let bits = [self.bias, self.batch_bias, self.residual].into_iter().zip([1 << 8, 1 << 9, 1 << 10]);
-        let operands = bits.map(|(present, bit)| if present { bit } else { 0 }).sum::<u32>();
-        Activation::number(self.activation) | operands
+        let parts = [self.bias, self.batch_bias, self.residual, self.geglu];
+        let bits = parts.into_iter().zip([1 << 8, 1 << 9, 1 << 10, 1 << 11]);
+        Activation::number(self.activation)
+            | bits.map(|(present, bit)| if present { bit } else { 0 }).sum::<u32>()
     }
 
     /// Each operand with its position among `inputs`, where this epilogue's start at `first`, if it is present.
@@ -164,8 +199,19 @@ impl Epilogue {
         slot: usize,
         types: &[TensorType],
     ) -> Option<(Epilogue, Vec<usize>)> {
-        if self.residual {
+        if self.dtype.is_some() {
             return None;
+        }
+        if let Some(Cast { dtype }) = next.as_any().downcast_ref() {
+            return Some((Epilogue { dtype: Some(*dtype), ..self.clone() }, Vec::new()));
+        }
+        if self.residual || self.geglu {
+            return None;
+        }
+        if let Some(geglu) = next.as_any().downcast_ref::<Geglu>() {
+            let is_alone = !self.batch_bias && self.activation.is_none();
+            let takes = geglu.alternating && is_alone && types[slot].channels().is_multiple_of(2 * LANES);
+            return takes.then(|| (Epilogue { geglu: true, ..self.clone() }, Vec::new()));
         }
         if let Some(Activate(activation)) = next.as_any().downcast_ref() {
             let fused = Epilogue { activation: Some(*activation), ..self.clone() };

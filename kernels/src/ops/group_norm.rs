@@ -35,7 +35,7 @@ pub struct GroupNorm {
 }
 
 /// Elements of a group up to which one workgroup reads it twice.
-const WHOLE_ELEMENTS: usize = 32_768;
+const WHOLE_ELEMENTS: usize = 65_536;
 /// Quads that a workgroup works on where there are more, and the most slabs of a batch: each block of the result merges them.
 const SLAB_QUADS: usize = 2_048;
 const MAX_SLABS: usize = 256;

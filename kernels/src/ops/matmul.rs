@@ -17,7 +17,7 @@ use crate::types::{DType, LANES, TensorType};
 ///
 /// # Shapes    `a: [.., M, K]` f32 | f16; `w: [K', N]` shared by all batches or `[.., K', N]`, any dtype, where `K'` is `K`
 /// rounded up to a multiple of 4 (rows from `K` on are not used, and finite); then [`Epilogue`]'s ->
-/// `y: [.., M, N]` as `a`. If `stacked`: `w: [P, K', N]`, `bias: [P, N]`, no other operand -> `y: [P, .., M, N]`
+/// `y: [.., M, N]` as `a` or as the epilogue says, `N / 2` columns with GEGLU. If `stacked`: `w: [P, K', N]`, `bias: [P, N]`, no other operand -> `y: [P, .., M, N]`
 /// # Numerics  class Contraction over K
 /// # Source    torch.nn.functional.linear with the weight transposed; torch.matmul
 #[derive(Clone, Debug, Default)]
@@ -149,8 +149,8 @@ impl Op for MatMul {
             }
             let shape: Vec<usize> =
                 [w.shape[0]].iter().chain(&a.shape[..rank - 1]).chain([&w.channels()]).copied().collect();
-            let y = TensorType::new(a.dtype, shape);
-            self.epilogue.check(self, &inputs[2..], &y, 1, Some(w.shape[0]))?;
+            let y = self.epilogue.result(a.dtype, shape);
+            self.epilogue.check(self, &inputs[2..], &y, w.channels(), 1, Some(w.shape[0]))?;
             return Ok(y);
         }
         let shared = w.shape.len() == 2;
@@ -160,9 +160,9 @@ impl Op for MatMul {
             return Err(shape_error(self, "w", expected, w));
         }
         let mut shape = a.shape.to_vec();
-        shape[rank - 1] = w.channels();
-        let y = TensorType::new(a.dtype, shape);
-        self.epilogue.check(self, &inputs[2..], &y, a.shape[0], None)?;
+        shape[rank - 1] = self.epilogue.outputs(w.channels());
+        let y = self.epilogue.result(a.dtype, shape);
+        self.epilogue.check(self, &inputs[2..], &y, w.channels(), a.shape[0], None)?;
         Ok(y)
     }
 
@@ -181,6 +181,7 @@ impl Op for MatMul {
         let e = self.extents(a.ty(), w.ty());
         let w_rows = w.shape()[w.shape().len() - 2];
         let y = self.infer(&types).expect("inferred");
+        let columns = y.channels();
         let mut sums = vec![0.0f64; e.n];
         let mut data = Vec::with_capacity(y.shape.elements());
         for row in 0..e.batch * e.m {
@@ -191,10 +192,10 @@ impl Op for MatMul {
                 let w_row = &w.data()[(base + k) * e.n..(base + k + 1) * e.n];
                 sums.iter_mut().zip(w_row).for_each(|(sum, w)| *sum += x * f64::from(*w));
             }
-            for (column, sum) in sums.iter().enumerate() {
-                let index = row * e.n + column;
-                data.push(self.epilogue.apply(*sum, index, e.n, e.batch_rows, &inputs[2..]) as f32);
-            }
+            let sum = |column: usize| sums[column];
+            let values = (row * columns..(row + 1) * columns)
+                .map(|index| self.epilogue.apply(sum, index, columns, e.batch_rows, &inputs[2..]) as f32);
+            data.extend(values);
         }
         HostTensor::new(y, data)
     }
@@ -220,11 +221,13 @@ impl Op for MatMul {
             return Some(products.collect());
         }
         let w_rows = w.shape()[w.shape().len() - 2];
+        let columns = y.channels();
         let element = |at: &usize| {
-            let (row, column) = (at / e.n, at % e.n);
+            let row = at / columns;
             let base = if e.batched_w { row / e.m * w_rows } else { 0 };
-            let sum = (0..e.k).map(|k| a.at(row * e.k + k) * w.at((base + k) * e.n + column)).sum();
-            let value = self.epilogue.apply(sum, *at, e.n, e.batch_rows, &inputs[2..]);
+            let sum =
+                |column: usize| (0..e.k).map(|k| a.at(row * e.k + k) * w.at((base + k) * e.n + column)).sum();
+            let value = self.epilogue.apply(sum, *at, columns, e.batch_rows, &inputs[2..]);
             y.dtype.round(value as f32)
         };
         Some(positions.iter().map(element).collect())
@@ -236,7 +239,7 @@ impl Op for MatMul {
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
         let e = self.extents(&inputs[0], &inputs[1]);
-        let y = TensorType::new(inputs[0].dtype, [e.batch * e.m, e.n]);
+        let y = self.epilogue.result(inputs[0].dtype, [e.batch * e.m, self.epilogue.outputs(e.n)]);
         Cost::new(2 * (e.batch * e.m * e.k * e.n) as u64, inputs, &y)
     }
 
@@ -251,7 +254,7 @@ impl Op for MatMul {
 
     fn stacked(&self, inputs: &[TensorType]) -> Option<Arc<dyn Op>> {
         let one = !self.stacked && inputs[1].shape.len() == 2;
-        let takes = one && !self.epilogue.batch_bias && !self.epilogue.residual;
+        let takes = one && !self.epilogue.batch_bias && !self.epilogue.residual && !self.epilogue.geglu;
         takes.then(|| Arc::new(MatMul { stacked: true, ..self.clone() }) as Arc<dyn Op>)
     }
 
@@ -274,14 +277,34 @@ impl Op for MatMul {
         cases.push(Case::new(plain.clone(), [f32([37, 30]), f32([32, 200]).in_strips()]));
         // Beyond any model's, for drivers that end long loops.
         cases.push(Case::new(plain.clone(), [f32([9, 65_536]), f32([65_536, 12])]));
-        cases.push(Case::new(plain, [f32([3, 2, 7, 8]), f32([3, 2, 8, 9])]));
+        cases.push(Case::new(plain.clone(), [f32([3, 2, 7, 8]), f32([3, 2, 8, 9])]));
         let bias = MatMul::new(Epilogue::bias());
         cases.push(Case::new(bias, [f32([2, 5, 12]), f32([12, 10]), f32([10])]));
         for activation in super::Activation::ALL {
             let epilogue = Epilogue { bias: true, activation: Some(activation), ..Epilogue::default() };
             cases.push(Case::new(MatMul::new(epilogue), [f32([9, 12]), f32([12, 17]), f32([17])]));
         }
-        let full = Epilogue { bias: true, batch_bias: true, activation: None, residual: true };
+        let geglu = |bias| MatMul::new(Epilogue { bias, geglu: true, ..Epilogue::default() });
+        for (m, k, n) in [(1, 1, 8), (9, 12, 24), (33, 20, 136), (130, 64, 256)] {
+            let w = TensorType::new(DType::F16, [usize::next_multiple_of(k, LANES), n]).in_strips();
+            cases.push(Case::new(geglu(true), [f32([m, k]), w, f32([n])]));
+        }
+        // In f16, gated products of long rows would not be finite.
+        cases.push(Case::new(geglu(false), [f16([150, 3]), f16([4, 200]).in_strips()]));
+        // Long sums of few rows and columns, which variants may split.
+        for (m, k, n) in [(70, 4096, 72), (3, 9000, 130)] {
+            let w = TensorType::new(DType::F16, [k, n]).in_strips();
+            let bias = MatMul::new(Epilogue { residual: true, ..Epilogue::bias() });
+            cases.push(Case::new(bias, [f32([m, k]), w.clone(), f32([n]), f32([m, n])]));
+            cases.push(Case::new(plain.clone(), [f16([m, k]), w]));
+        }
+        cases.push(Case::new(geglu(true), [f32([9, 4096]), f16([4096, 136]).in_strips(), f32([136])]));
+        cases.push(Case::new(plain.clone(), [f32([3, 9, 4096]), f32([3, 4096, 12])]));
+        for (a, y) in [(f32([9, 12]), DType::F16), (f16([9, 12]), DType::F32)] {
+            let cast = MatMul::new(Epilogue { dtype: Some(y), ..Epilogue::bias() });
+            cases.push(Case::new(cast, [a, f16([12, 17]), f32([17])]));
+        }
+        let full = Epilogue { bias: true, batch_bias: true, residual: true, ..Epilogue::default() };
         let types = [f32([2, 11, 16]), f32([16, 18]), f32([18]), f32([2, 18]), f32([2, 11, 18])];
         cases.push(Case::new(MatMul::new(full), types));
         let stacked = |epilogue| MatMul { epilogue, stacked: true };

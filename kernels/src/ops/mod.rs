@@ -22,6 +22,7 @@ mod non_finite;
 mod permute;
 mod reshape;
 mod rgb;
+mod rms_norm;
 mod scale;
 mod slice;
 mod strided;
@@ -45,6 +46,7 @@ pub use non_finite::NonFinite;
 pub use permute::Permute;
 pub use reshape::Reshape;
 pub use rgb::{LatentsToRgb, ToRgb};
+pub use rms_norm::RmsNorm;
 pub use scale::Scale;
 pub use slice::Slice;
 pub use upsample::Upsample;
@@ -66,9 +68,10 @@ pub fn cases() -> Vec<Case> {
         &Conv2d::default(),
         &GroupNorm { groups: 32, eps: 1e-5, silu: false },
         &LayerNorm { eps: 1e-5 },
+        &RmsNorm { eps: 1e-5 },
         &Attention { heads: 1, kv_heads: 1, causal: false, scale: None },
         &Scale { factor: 1.0 },
-        &Geglu,
+        &Geglu::HALVES,
         &Upsample { height: 1, width: 1 },
         &Concat { axis: 0 },
         &Slice { axis: 0, start: 0, length: 1 },

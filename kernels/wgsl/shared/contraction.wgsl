@@ -4,12 +4,13 @@
 // The including file declares w.
 struct Params {
     m: u32,                             // rows of A and y, in one batch if w is batched, in the bound window
-    n: u32,                             // columns of w and y
+    n: u32,                             // columns of w
     k_quads: u32,                       // quads in a row of a
     batch_rows: u32,                    // rows of y that share one row of batch_bias
     epilogue: u32,                      // activation and operands of the epilogue
     first_row: u32,                     // row of the whole y that the bound window starts at
     w_strip: u32,                       // quads of a strip of w's columns; strips lie one after the other
+    parts: u32,                         // ways that the terms of k are split, each with a result of its own
 #ifdef CONV
     first_pixel: u32,                   // pixel of the whole a that the bound window starts at
     height: u32, width: u32,            // H, W
@@ -35,7 +36,7 @@ var<immediate> p: Params;
 @group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [products or 1, N]
 @group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [rows / batch_rows, N]
 @group(0) @binding(4) var<storage, read>       residual: array<RESIDUAL4>;     // [rows, N]
-@group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [rows, N]
+@group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [rows, N], with GEGLU [rows, N / 2], of each part
 
 #import epilogue
 
@@ -92,6 +93,14 @@ fn column_at(product: u32, quad: u32) -> u32 {
 }
 fn column_step(quad: u32) -> u32 {
     return min(p.w_strip, (p.n + 3u) / 4u - quad / p.w_strip * p.w_strip);
+}
+
+// The quads of k that a part of the sums takes: whole slabs of 8, so that no slab of a kernel is in two parts.
+struct Terms { first: u32, end: u32 }
+
+fn terms_of(part: u32) -> Terms {
+    let quads = (p.k_quads + 8u * p.parts - 1u) / (8u * p.parts) * 8u;
+    return Terms(min(part * quads, p.k_quads), min((part + 1u) * quads, p.k_quads));
 }
 
 // sum + x * w for four terms of k: x holds one row's terms, w four columns of each.

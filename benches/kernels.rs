@@ -93,7 +93,7 @@ fn cases() -> Vec<Case> {
     let same = Conv2d { stride: [1, 1], padding: [1; 4], epilogue: Epilogue::bias() };
     let halving = Conv2d { stride: [2, 2], ..same.clone() };
     let linear = MatMul::new(Epilogue::bias());
-    let attention = |heads| Attention { heads, kv_heads: heads, causal: false, scale: None };
+    let attention = Attention::new;
     let norm = GroupNorm { groups: 32, eps: 1e-5, silu: true };
     vec![
         Case::new(same.clone(), [f32(vec![2, 16, 16, 1280]), w32(vec![3, 3, 1280, 1280]), f32(vec![1280])]),

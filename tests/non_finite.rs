@@ -4,8 +4,8 @@
 use engine::device::{Gpu, GpuOptions, Program};
 use engine::graph::{Graph, Rate};
 use engine::plan::{Choice, build_plan};
-use kernels::check::Hard;
-use kernels::ops::{Clamp, LatentsToRgb, NonFinite, ToRgb};
+use kernels::check::{Hard, compare};
+use kernels::ops::{Attention, Clamp, LatentsToRgb, NonFinite, ToRgb};
 use kernels::{Case, DType, HostTensor, TensorType};
 
 const SPECIAL: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
@@ -60,6 +60,38 @@ fn every_value_that_is_not_finite_is_counted() {
                 for found in run(&gpu, &case, std::slice::from_ref(&x)) {
                     assert_eq!(found.data(), [positions.len() as f32], "{ty}, {positions:?}");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_behind_a_mask_of_infinities_are_not_seen() {
+    if let Some(gpu) = photogram_tests::gpu() {
+        for dtype in [DType::F32, DType::F16] {
+            let q = TensorType::new(dtype, [1, 70, 2 * 40]);
+            let kv = TensorType::new(dtype, [1, 131, 2 * 40]);
+            // Of the first head's queries the first sees nothing, the others their last keys alone: beyond the first tiles of
+            // every variant. The second head's see all but a few.
+            let mask = TensorType::f32([1, 2, 70, 131]);
+            let is_hidden = |i: usize| {
+                let (head, query, key) = (i / 131 / 70, i / 131 % 70, i % 131);
+                if head == 0 { query == 0 || key < 131 - query } else { (key + query) % 19 == 0 }
+            };
+            let hidden = [f32::NEG_INFINITY, f32::MIN];
+            let mask = HostTensor::from_fn(mask, |i| {
+                if is_hidden(i) { f64::from(hidden[i % 2]) } else { (i % 7) as f64 / 7.0 }
+            });
+            let op = Attention { mask: true, ..Attention::new(2) };
+            let case = Case::new(op, [q, kv.clone(), kv, mask.ty().clone()]);
+            let noise = |i: usize| Hard::Noise.tensor(&case.inputs[i], 1 + i as u64);
+            let operands = [noise(0), noise(1), noise(2), mask];
+            let expected = case.op.reference(&operands.each_ref());
+            assert!(expected.data()[..40].iter().all(|y| *y == 0.0), "a query that sees nothing");
+            for found in run(&gpu, &case, &operands) {
+                let comparison = compare(&expected, &found, case.op.class(&case.inputs), dtype);
+                assert!(comparison.pass, "{dtype}: {comparison:?}");
+                assert!(found.data()[..40].iter().all(|y| *y == 0.0), "{dtype}");
             }
         }
     }

@@ -1,11 +1,11 @@
-// attention_cooperative.wgsl: y = softmax(scale * q * k^T) * v, per batch and head, on matrix units.
+// attention_cooperative.wgsl: y = softmax(scale * q * k^T + mask) * v, per batch and head, on matrix units.
 // Work:      one workgroup of four subgroups per 4 * TILE queries, a tile of them to a subgroup; keys in blocks of 32. Matrix units
 //            cannot scale a row, so that sums cannot follow a growing maximum: the keys are gone through twice, first for
 //            the highest score and the total of each query, then for the result.
 // Precision: products of f16 values, f32 scores, softmax and sums; weights are rounded to f16.
 // Traffic:   k read S / (2 * TILE) times, v S / (4 * TILE) times, q once; y written once.
 // variant: COOPERATIVE COOPERATIVE_16 q=f16 k=f16 v=f16 y=f16 SUBGROUP=32 D_TILES=3
-// variant: COOPERATIVE q=f16 k=f16 v=f16 y=f16 SUBGROUP=8 D_TILES=10
+// variant: COOPERATIVE MASK q=f16 k=f16 v=f16 y=f16 SUBGROUP=8 D_TILES=10
 struct Params {
     queries: u32,       // S
     keys: u32,          // T
@@ -15,6 +15,9 @@ struct Params {
     heads_per_kv: u32,  // heads that share one head of k and v
     scale: f32,
     causal: u32,        // whether query i sees keys 0 ..= i alone
+    mask_batch: u32,    // elements of the mask from one batch to the next, 0 if they share it
+    mask_head: u32,     // from one head to the next
+    mask_query: u32,    // from one query to the next
     first_block: u32,   // block of 4 * TILE queries that the dispatch starts with
 }
 var<immediate> p: Params;
@@ -36,7 +39,8 @@ const D_PITCH: u32 = D_TILES * TILE + 8u;
 const KEY_PITCH: u32 = KEYS + 8u;
 // Lanes that share a query.
 const PARTS: u32 = SUBGROUP / TILE;
-const MASKED: f32 = -1e30;
+
+#import mask
 
 var<workgroup> query_rows: array<f16, QUERIES * D_PITCH>;       // [QUERIES, D]
 var<workgroup> rows: array<f16, KEYS * D_PITCH>;                // [KEYS, D] of k, then of v
@@ -50,6 +54,7 @@ struct Place {
     thread: u32,
     kv: u32,            // quad that the head's first key starts at
     query: u32,         // of this lane
+    masks: vec4<u32>,   // where its mask starts, four times
 }
 
 fn load_keys(first: u32, place: Place) {
@@ -93,8 +98,17 @@ fn score(place: Place) {
     }
 }
 
-fn is_seen(key: u32, place: Place) -> bool {
-    return key < p.keys && (p.causal == 0u || key <= place.query);
+// The score of key `first + i`, whose product with the lane's query is at `at`.
+fn score_of(at: u32, first: u32, i: u32, place: Place) -> f32 {
+    let key = first + i;
+    let is_seen = key < p.keys && (p.causal == 0u || key <= place.query);
+    let score = scores_of(vec4<f32>(scores[at + i]), place.masks, min(key, p.keys - 1u)).x;
+    return select(MASKED, score, is_seen);
+}
+
+// Unlike weights_of, zero for what is not seen whatever else is.
+fn weight_of(score: f32, highest: f32) -> f32 {
+    return select(exp(score - highest), 0.0, score <= MASKED);
 }
 
 fn store_result(tile: SumTile, column: u32, factor: f32, batch: u32, head: u32, place: Place) {
@@ -125,7 +139,9 @@ fn main(
     let head = workgroup.y;
     let batch = workgroup.z;
     let kv = batch * p.keys * p.kv_quads + head / p.heads_per_kv * p.head_quads;
-    let place = Place(subgroup, lane, thread, kv, first_query + subgroup * TILE + lane % TILE);
+    let query = first_query + subgroup * TILE + lane % TILE;
+    let masks = masks_at(batch, head, vec4<u32>(min(query, p.queries - 1u)));
+    let place = Place(subgroup, lane, thread, kv, query, masks);
     var end = p.keys;
     if (p.causal == 1u) { end = min(end, first_query + QUERIES); }
 
@@ -149,12 +165,12 @@ fn main(
         workgroupBarrier();
         var peak = highest;
         for (var i = lane / TILE; i < KEYS; i += PARTS) {
-            if (is_seen(first + i, place)) { peak = max(peak, p.scale * scores[own_scores + i]); }
+            peak = max(peak, score_of(own_scores, first, i, place));
         }
         total *= exp(highest - peak);
         highest = peak;
         for (var i = lane / TILE; i < KEYS; i += PARTS) {
-            if (is_seen(first + i, place)) { total += exp(p.scale * scores[own_scores + i] - highest); }
+            total += weight_of(score_of(own_scores, first, i, place), highest);
         }
     }
     partials[thread] = vec2<f32>(highest, total);
@@ -178,9 +194,7 @@ fn main(
         score(place);
         workgroupBarrier();
         for (var i = lane / TILE; i < KEYS; i += PARTS) {
-            var weight = 0.0;
-            if (is_seen(first + i, place)) { weight = exp(p.scale * scores[own_scores + i] - highest); }
-            weights[own_weights + i] = f16(weight);
+            weights[own_weights + i] = f16(weight_of(score_of(own_scores, first, i, place), highest));
         }
         load_values(first, place);
         workgroupBarrier();
@@ -238,7 +252,7 @@ fn main(
         }
     }
     workgroupBarrier();
-    let factor = 1.0 / total;
+    let factor = 1.0 / max(total, LEAST_TOTAL);
     store_result(s0, 0u, factor, batch, head, place);
     if (D_TILES > 1u) { store_result(s1, 1u, factor, batch, head, place); }
     if (D_TILES > 2u) { store_result(s2, 2u, factor, batch, head, place); }

@@ -1,11 +1,11 @@
-// attention_lanes.wgsl: y = softmax(scale * q * k^T) * v, per batch and head.
+// attention_lanes.wgsl: y = softmax(scale * q * k^T + mask) * v, per batch and head.
 // Work:      one subgroup of 8 lanes per 32 queries, 4 to a lane, and no barrier: a lane loads a quad of one key, and
 //            shuffles give it to all. Blocks of keys are finished one after the other, sums waiting in memory between;
 //            so do highest scores and totals between dispatches, of which each does the keys FIRST .. LAST.
 // Precision: f32 scores, softmax and sums.
 // Traffic:   k and v read S/32 times, q T/16 times, sums T/BLOCK times; y written once.
 // variant: q=f32 k=f32 v=f32 y=f32 TILE=16 TILES=7 CHUNK=5 DOT=16
-// variant: q=f16 k=f16 v=f16 y=f16 TILE=16 TILES=7 CHUNK=5 DOT=16
+// variant: MASK q=f16 k=f16 v=f16 y=f16 TILE=16 TILES=7 CHUNK=5 DOT=16
 struct Params {
     queries: u32,       // S
     keys: u32,          // T
@@ -15,6 +15,9 @@ struct Params {
     heads_per_kv: u32,  // heads that share one head of k and v
     scale: f32,
     causal: u32,        // whether query i sees keys 0 ..= i alone
+    mask_batch: u32,    // elements of the mask from one batch to the next, 0 if they share it
+    mask_head: u32,     // from one head to the next
+    mask_query: u32,    // from one query to the next
     first_block: u32,   // block of 32 queries that the dispatch starts with
     first_key: u32,     // of this dispatch, at the beginning of a block
     end_key: u32,       // of this dispatch; T in the last one
@@ -29,7 +32,7 @@ var<immediate> p: Params;
 
 const LANES: u32 = 8u;
 const BLOCK: u32 = TILE * TILES;
-const MASKED: f32 = -1e30;
+#import mask
 
 // Every lane reads what it wrote itself, a vector over its 4 queries.
 var<workgroup> weights: array<vec4<f32>, BLOCK * LANES>;    // [key, lane], relative to the tile's highest score
@@ -51,6 +54,7 @@ fn main(
     let last_key = p.keys - 1u;
     // Queries and keys beyond the last repeat it: loads stay in bounds, masks and guarded stores discard the rest.
     let query = vec4<u32>(block * 32u + lane) + vec4<u32>(0u, 8u, 16u, 24u);
+    let masks = masks_at(batch, head, min(query, vec4<u32>(last_query)));
     let q_row = (batch * p.queries + min(query, vec4<u32>(last_query))) * p.q_quads + head * d;
     let seen = select(vec4<u32>(last_key), min(query, vec4<u32>(last_key)), p.causal == 1u);
     var end = p.end_key;
@@ -90,12 +94,13 @@ fn main(
             }
             let old = highest;
             for (var key = 0u; key < TILE; key++) {
-                s[key] = select(vec4<f32>(MASKED), s[key] * p.scale, vec4<u32>(first + key) <= seen);
+                let score = scores_of(s[key], masks, min(first + key, last_key));
+                s[key] = select(vec4<f32>(MASKED), score, vec4<u32>(first + key) <= seen);
                 highest = max(highest, s[key]);
             }
             total *= exp(old - highest);
             for (var key = 0u; key < TILE; key++) {
-                let weight = exp(s[key] - highest);
+                let weight = weights_of(s[key], highest);
                 total += weight;
                 weights[(tile * TILE + key) * LANES + lane] = weight;
             }
@@ -148,13 +153,14 @@ fn main(
         sums[own_state + LANES] = total;
         return;
     }
+    let divisor = max(total, vec4<f32>(LEAST_TOTAL));
     for (var i = 0u; i < d; i++) {
         let at = own_sums + i * 4u * LANES;
         let y_quad = batch * p.queries * p.q_quads + head * d + i;
-        if (query.x < p.queries) { y[y_quad + query.x * p.q_quads] = encode_y(sums[at] / total.x); }
-        if (query.y < p.queries) { y[y_quad + query.y * p.q_quads] = encode_y(sums[at + LANES] / total.y); }
-        if (query.z < p.queries) { y[y_quad + query.z * p.q_quads] = encode_y(sums[at + 2u * LANES] / total.z); }
-        if (query.w < p.queries) { y[y_quad + query.w * p.q_quads] = encode_y(sums[at + 3u * LANES] / total.w); }
+        if (query.x < p.queries) { y[y_quad + query.x * p.q_quads] = encode_y(sums[at] / divisor.x); }
+        if (query.y < p.queries) { y[y_quad + query.y * p.q_quads] = encode_y(sums[at + LANES] / divisor.y); }
+        if (query.z < p.queries) { y[y_quad + query.z * p.q_quads] = encode_y(sums[at + 2u * LANES] / divisor.z); }
+        if (query.w < p.queries) { y[y_quad + query.w * p.q_quads] = encode_y(sums[at + 3u * LANES] / divisor.w); }
     }
 }
 

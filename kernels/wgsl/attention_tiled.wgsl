@@ -1,10 +1,10 @@
-// attention_tiled.wgsl: y = softmax(scale * q * k^T) * v, per batch and head.
+// attention_tiled.wgsl: y = softmax(scale * q * k^T + mask) * v, per batch and head.
 // Work:      one workgroup per QUERIES queries, online softmax over tiles of KEYS keys. A lane has the scores of
 //            4 queries x 4 keys, then the result of 4 * LANE_GROUPS queries x LANE_QUADS quads.
 // Precision: f32 scores, softmax and sums; scores are summed in slices, against rounding.
 // Traffic:   k and v read S/QUERIES times, q T/KEYS times, y written once.
 // variant: q=f32 k=f32 v=f32 y=f32 QUERIES=32 KEYS=32 SLICE=10 LANE_GROUPS=2 LANE_QUADS=1
-// variant: q=f16 k=f16 v=f16 y=f16 QUERIES=16 KEYS=64 SLICE=8 LANE_GROUPS=4 LANE_QUADS=2
+// variant: MASK q=f16 k=f16 v=f16 y=f16 QUERIES=16 KEYS=64 SLICE=8 LANE_GROUPS=4 LANE_QUADS=2
 struct Params {
     queries: u32,       // S
     keys: u32,          // T
@@ -14,6 +14,9 @@ struct Params {
     heads_per_kv: u32,  // heads that share one head of k and v
     scale: f32,
     causal: u32,        // whether query i sees keys 0 ..= i alone
+    mask_batch: u32,    // elements of the mask from one batch to the next, 0 if they share it
+    mask_head: u32,     // from one head to the next
+    mask_query: u32,    // from one query to the next
     first_block: u32,   // block of QUERIES queries that the dispatch starts with
 }
 var<immediate> p: Params;
@@ -30,7 +33,8 @@ const QUAD_LANES: u32 = LANES * LANE_GROUPS / QUERY_GROUPS;    // lanes side by 
 // One more column than a slice has: lanes that store a row, and lanes that load a column, then use different banks.
 const QUERY_PITCH: u32 = QUERIES + 1u;
 const KEY_PITCH: u32 = KEYS + 1u;
-const MASKED: f32 = -1e30;
+
+#import mask
 
 // Constants keep the sum of these within 16 KiB.
 var<workgroup> query_slice: array<vec4<f32>, SLICE * QUERY_PITCH>;  // [quad, query]
@@ -55,6 +59,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let q_head = batch * p.queries * p.q_quads + head * d;
     let query = queries_of(first_query, query_group);
     let seen = select(vec4<u32>(last_key), min(query, vec4<u32>(last_key)), p.causal == 1u);
+    let masks = masks_at(batch, head, min(query, vec4<u32>(last_query)));
     var end = p.keys;
     if (p.causal == 1u) { end = min(end, first_query + QUERIES); }
 
@@ -107,10 +112,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             s2 += part2;
             s3 += part3;
         }
-        s0 = select(vec4<f32>(MASKED), s0 * p.scale, vec4<u32>(key0) <= seen);
-        s1 = select(vec4<f32>(MASKED), s1 * p.scale, vec4<u32>(key1) <= seen);
-        s2 = select(vec4<f32>(MASKED), s2 * p.scale, vec4<u32>(key2) <= seen);
-        s3 = select(vec4<f32>(MASKED), s3 * p.scale, vec4<u32>(key3) <= seen);
+        s0 = select(vec4<f32>(MASKED), scores_of(s0, masks, min(key0, last_key)), vec4<u32>(key0) <= seen);
+        s1 = select(vec4<f32>(MASKED), scores_of(s1, masks, min(key1, last_key)), vec4<u32>(key1) <= seen);
+        s2 = select(vec4<f32>(MASKED), scores_of(s2, masks, min(key2, last_key)), vec4<u32>(key2) <= seen);
+        s3 = select(vec4<f32>(MASKED), scores_of(s3, masks, min(key3, last_key)), vec4<u32>(key3) <= seen);
 
         partials[lane] = max(max(s0, s1), max(s2, s3));
         workgroupBarrier();
@@ -119,10 +124,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             highest = max(highest, partials[query_group * KEY_GROUPS + i]);
         }
         let decay = exp(before - highest);
-        s0 = exp(s0 - highest);
-        s1 = exp(s1 - highest);
-        s2 = exp(s2 - highest);
-        s3 = exp(s3 - highest);
+        s0 = weights_of(s0, highest);
+        s1 = weights_of(s1, highest);
+        s2 = weights_of(s2, highest);
+        s3 = weights_of(s3, highest);
         total = total * decay + ((s0 + s1) + (s2 + s3));
         weights[(key0 - tile) * QUERY_GROUPS + query_group] = s0;
         weights[(key1 - tile) * QUERY_GROUPS + query_group] = s1;
@@ -167,6 +172,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var i = 0u; i < KEY_GROUPS; i++) {
             all += partials[(group + g) * KEY_GROUPS + i];
         }
+        all = max(all, vec4<f32>(LEAST_TOTAL));
         let row = queries_of(first_query, group + g);
         for (var c = 0u; c < LANE_QUADS; c++) {
             let quad = quad_lane + c * QUAD_LANES;

@@ -13,7 +13,7 @@ const ON_MATRIX_UNITS: &str = "_cooperative";
 /// Several blocks of rows, columns and terms for tiles of 8 and of 16, none of them whole; heads as in Stable Diffusion 1.
 fn cases() -> [Case; 2] {
     let f16 = |shape: &[usize]| TensorType::new(DType::F16, shape);
-    let attention = Attention { heads: 2, kv_heads: 2, causal: true, scale: None };
+    let attention = Attention { causal: true, ..Attention::new(2) };
     let tokens = f16(&[1, 99, 80]);
     [
         Case::new(MatMul::default(), [f16(&[150, 70]), f16(&[72, 200]).in_strips()]),

@@ -256,7 +256,7 @@ impl ClipText {
             let q = net.linear("q_proj", normed, config.width, true)?;
             let k = net.linear("k_proj", normed, config.width, true)?;
             let v = net.linear("v_proj", normed, config.width, true)?;
-            let op = Attention { heads: config.heads, kv_heads: config.heads, causal: true, scale: None };
+            let op = Attention { causal: true, ..Attention::new(config.heads) };
             let mixed = net.apply(op, &[q, k, v])?;
             net.linear("out_proj", mixed, config.width, true)
         })?;

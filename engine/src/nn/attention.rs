@@ -48,7 +48,7 @@ impl Net<'_> {
             let q = net.linear("to_q", x, channels, bias)?;
             let k = net.linear("to_k", memory, channels, bias)?;
             let v = net.linear("to_v", memory, channels, bias)?;
-            let op = Attention { heads, kv_heads: heads, causal: false, scale: None };
+            let op = Attention::new(heads);
             let mixed = net.apply(op, &[q, k, v])?;
             net.linear("to_out.0", mixed, channels, true)
         })

@@ -13,9 +13,11 @@ use crate::wgsl::{COOPERATIVE, Shader};
 
 /// Scaled dot-product attention; heads lie side by side in a row.
 ///
-/// `y[b, s, h] = sum_t softmax_t(scale * q[b, s, h] . k[b, t, h / (heads / kv_heads)]) * v[b, t, ..]`
+/// `y[b, s, h] = sum_t softmax_t(scale * q[b, s, h] . k[b, t, h / (heads / kv_heads)] + mask[b, h, s, t]) * v[b, t, ..]`
 ///
-/// # Shapes    `q: [B, S, heads * D]`, `k, v: [B, T, kv_heads * D]` f32 | f16, `D` up to 512 -> `y` as `q`
+/// # Shapes    `q: [B, S, heads * D]`, `k, v: [B, T, kv_heads * D]` f32 | f16, `D` up to 512; if `mask`,
+/// `[B | 1, heads | 1, S | 1, T]` f32 -> `y` as `q`
+/// # Units     mask: added to scores; from -1e30 down, a key is not seen. A query that sees none gets zeros
 /// # Numerics  scores, softmax and sums in f32; class Contraction over T
 /// # Errors    [`OpError::NotDivisible`] if `heads % kv_heads != 0` or `heads` does not divide `q`'s channels
 /// # Source    Vaswani et al. 2017, eq. 1; Dao et al. 2022; torch.nn.functional.scaled_dot_product_attention
@@ -29,7 +31,13 @@ pub struct Attention {
     pub causal: bool,
     /// Factor of the scores; `1 / sqrt(D)` if `None`.
     pub scale: Option<f64>,
+    /// Whether a mask is the last operand.
+    pub mask: bool,
 }
+
+/// The score of keys that are not seen, and less than the total of any query that sees one: as mask.wgsl has them.
+const MASKED: f64 = -1e30;
+const LEAST_TOTAL: f64 = 1e-30;
 
 /// Largest `D`.
 const MAX_FEATURES: usize = 512;
@@ -92,6 +100,8 @@ struct Extents {
 struct Aligned {
     types: [TensorType; 3],
     operands: [Operand; 4],
+    /// As the kernels' `Params` have them.
+    mask_strides: [u32; 3],
     /// The copies.
     scratch: Vec<TensorType>,
     /// What makes the copies.
@@ -101,9 +111,34 @@ struct Aligned {
 }
 
 impl Attention {
+    /// Attention with `heads` heads of everything, in which every query sees every key.
+    pub fn new(heads: usize) -> Self {
+        Attention { heads, kv_heads: heads, causal: false, scale: None, mask: false }
+    }
+
     fn extents(&self, inputs: &[TensorType]) -> Extents {
         let (q, k) = (&inputs[0], &inputs[1]);
         Extents { batch: q.shape[0], queries: q.shape[1], keys: k.shape[1], d: q.channels() / self.heads }
+    }
+
+    fn check_mask(
+        &self,
+        mask: &TensorType,
+        [batch, heads, queries, keys]: [usize; 4],
+    ) -> Result<(), OpError> {
+        if mask.dtype != DType::F32 {
+            let (op, operand) = (self.name(), "mask");
+            return Err(OpError::DType { op, operand, expected: "f32", found: mask.dtype });
+        }
+        let broadcasts = |found: usize, extent: usize| found == extent || found == 1;
+        let fits = mask.shape.len() == 4
+            && broadcasts(mask.shape[0], batch)
+            && broadcasts(mask.shape[1], heads)
+            && broadcasts(mask.shape[2], queries)
+            && mask.shape[3] == keys
+            && !mask.strips;
+        let expected = || format!("[{batch} or 1, {heads} or 1, {queries} or 1, {keys}]");
+        if fits { Ok(()) } else { Err(shape_error(self, "mask", expected(), mask)) }
     }
 
     fn scale(&self, d: usize) -> f64 {
@@ -114,11 +149,16 @@ impl Attention {
         for (operand, ty) in ["q", "k", "v"].into_iter().zip(inputs) {
             check_whole(self.name(), operand, ty, caps)?;
         }
+        if let Some(mask) = inputs.get(3) {
+            check_whole(self.name(), "mask", mask, caps)?;
+        }
+        let mask_strides = self.mask_strides(inputs, TensorType::pitch).map(|stride| stride as u32);
         let narrow = [0, 1, 2].map(|i| inputs[i].clone());
         if e.d.is_multiple_of(LANES) {
             return Ok(Aligned {
                 types: narrow,
                 operands: [Operand::Input(0), Operand::Input(1), Operand::Input(2), Operand::Output],
+                mask_strides,
                 scratch: Vec::new(),
                 before: Vec::new(),
                 after: Vec::new(),
@@ -142,11 +182,21 @@ impl Attention {
         let y = [(&types[0], Operand::Scratch(3)), (&narrow[0], Operand::Output)];
         Ok(Aligned {
             operands: [0, 1, 2, 3].map(Operand::Scratch),
+            mask_strides,
             scratch: types.iter().chain([&types[0]]).cloned().collect(),
             before,
             after: vec![repitch(y, self.heads, [padded, e.d], caps)],
             types,
         })
+    }
+
+    /// Elements of the mask from one batch, head and query to the next, 0 where they share them; `pitch` gives those of a row.
+    fn mask_strides(&self, inputs: &[TensorType], pitch: impl Fn(&TensorType) -> usize) -> [usize; 3] {
+        let Some(mask) = inputs.get(3) else { return [0; 3] };
+        let [batch, heads, queries] = [0, 1, 2].map(|d| mask.shape[d]);
+        let row = pitch(mask);
+        let own = |extent: usize, stride: usize| if extent > 1 { stride } else { 0 };
+        [own(batch, heads * queries * row), own(heads, queries * row), own(queries, row)]
     }
 
     fn tiled(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
@@ -235,18 +285,22 @@ impl Attention {
             .encoding("q", q.dtype)
             .encoding("k", k.dtype)
             .encoding("v", v.dtype)
-            .encoding("y", q.dtype);
+            .encoding("y", q.dtype)
+            .flag("MASK", self.mask);
         let heads_per_kv = self.heads / self.kv_heads;
         let extents = [e.queries, e.keys, e.d.div_ceil(LANES), q.quads(), k.quads(), heads_per_kv];
         let mut params: Vec<u32> = extents.iter().map(|v| *v as u32).collect();
         params.extend([(self.scale(e.d) as f32).to_bits(), u32::from(self.causal)]);
+        params.extend(aligned.mask_strides);
         let [q, k, v, y] = aligned.operands;
         let blocks = e.queries.div_ceil(block);
         let block_flops = 4 * (e.batch * self.heads * block * e.keys * e.d) as u64;
         let most = (caps.max_dispatch_flops / block_flops.max(1)).max(1) as usize;
+        let mut binds = vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)];
+        binds.extend(self.mask.then(|| Bind::read(5, Operand::Input(3))));
         let kernels = (0..blocks).step_by(most).map(|first| Dispatch {
             shader: shader.clone(),
-            binds: vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)],
+            binds: binds.clone(),
             params: params.iter().copied().chain([first as u32]).collect(),
             grid: [most.min(blocks - first) as u32, self.heads as u32, e.batch as u32],
         });
@@ -285,11 +339,12 @@ impl Op for Attention {
             ("causal", self.causal.into()),
         ];
         attributes.extend(self.scale.map(|scale| ("scale", scale.into())));
+        attributes.extend(self.mask.then_some(("mask", true.into())));
         attributes
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
-        check_count(self, inputs, 3)?;
+        check_count(self, inputs, 3 + usize::from(self.mask))?;
         let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
         for (operand, ty) in [("q", q), ("k", k), ("v", v)] {
             check_float(self, operand, ty)?;
@@ -316,6 +371,9 @@ impl Op for Attention {
         for (operand, ty) in [("k", k), ("v", v)] {
             check_shape(self, operand, ty, &[q.shape[0], tokens, self.kv_heads * d])?;
         }
+        if self.mask {
+            self.check_mask(&inputs[3], [q.shape[0], self.heads, q.shape[1], tokens])?;
+        }
         Ok(q.clone())
     }
 
@@ -325,6 +383,11 @@ impl Op for Attention {
         let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
         let (q_row, kv_row) = (self.heads * e.d, self.kv_heads * e.d);
         let scale = self.scale(e.d);
+        let mask_strides = self.mask_strides(&types, TensorType::channels);
+        let mask = |batch: usize, head: usize, query: usize, key: usize| {
+            let [b, h, s] = mask_strides;
+            inputs.get(3).map_or(0.0, |mask| mask.at(batch * b + head * h + query * s + key))
+        };
         let mut data = vec![0.0f32; q.shape().elements()];
         let mut scores = vec![0.0f64; e.keys];
         let mut sums = vec![0.0f64; e.d];
@@ -336,19 +399,19 @@ impl Op for Attention {
             let seen = if self.causal { e.keys.min(query + 1) } else { e.keys };
             for (t, score) in scores[..seen].iter_mut().enumerate() {
                 let dot: f64 = (0..e.d).map(|c| q.at(q_at + c) * k.at(kv + t * kv_row + c)).sum();
-                *score = scale * dot;
+                *score = scale * dot + mask(batch, head, query, t);
             }
             let highest = scores[..seen].iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let mut total = 0.0;
             sums.fill(0.0);
             for (t, score) in scores[..seen].iter().enumerate() {
-                let weight = libm::exp(score - highest);
+                let weight = if *score <= MASKED { 0.0 } else { libm::exp(score - highest) };
                 total += weight;
                 for (c, sum) in sums.iter_mut().enumerate() {
                     *sum += weight * v.at(kv + t * kv_row + c);
                 }
             }
-            out.iter_mut().zip(&sums).for_each(|(y, sum)| *y = (sum / total) as f32);
+            out.iter_mut().zip(&sums).for_each(|(y, sum)| *y = (sum / f64::max(total, LEAST_TOTAL)) as f32);
         }
         HostTensor::new(q.ty().clone(), data)
     }
@@ -388,7 +451,7 @@ impl Op for Attention {
     }
 
     fn cases(&self) -> Vec<Case> {
-        let plain = |heads| Attention { heads, kv_heads: heads, causal: false, scale: None };
+        let plain = Attention::new;
         let mut cases = Vec::new();
         for (batch, queries, keys, heads, d) in [
             (1, 1, 1, 1, 1),
@@ -422,7 +485,7 @@ impl Op for Attention {
         let causal = Attention { causal: true, ..plain(1) };
         cases.push(Case::new(causal, [f32([1, 70, 8]), f32([1, 40, 8]), f32([1, 40, 8])]));
         for d in [7, 16] {
-            let grouped = Attention { heads: 6, kv_heads: 2, causal: false, scale: Some(0.25) };
+            let grouped = Attention { kv_heads: 2, scale: Some(0.25), ..plain(6) };
             let kv = f32([1, 37, 2 * d]);
             cases.push(Case::new(grouped, [f32([1, 21, 6 * d]), kv.clone(), kv]));
         }
@@ -433,9 +496,25 @@ impl Op for Attention {
         }
         // Matrix units: several blocks of queries and keys, masks, shared heads, padded features.
         for (d, causal) in [(40, false), (40, true), (64, false), (80, true)] {
-            let op = Attention { heads: 4, kv_heads: 2, causal, scale: None };
+            let op = Attention { kv_heads: 2, causal, ..plain(4) };
             let kv = f16([2, 99, 2 * d]);
             cases.push(Case::new(op, [f16([2, 77, 4 * d]), kv.clone(), kv]));
+        }
+        for (mask, d, causal) in [
+            ([1, 1, 1, 37], 8, false),
+            ([2, 1, 1, 37], 10, false),
+            ([1, 4, 70, 37], 40, false),
+            ([2, 1, 70, 37], 40, true),
+            ([2, 4, 70, 37], 40, false),
+            ([2, 4, 1, 37], 64, false),
+        ] {
+            for dtype in [DType::F32, DType::F16] {
+                let op =
+                    Attention { kv_heads: 2, causal, mask: true, scale: Some(1.0 / d as f64), ..plain(4) };
+                let kv = TensorType::new(dtype, [2, 37, 2 * d]);
+                cases
+                    .push(Case::new(op, [TensorType::new(dtype, [2, 70, 4 * d]), kv.clone(), kv, f32(mask)]));
+            }
         }
         let kv = f16([1, 35, 40]);
         cases.push(Case::new(Attention { scale: Some(0.1), ..plain(1) }, [f32([1, 9, 40]), kv.clone(), kv]));
@@ -460,7 +539,7 @@ mod tests {
         // torch.nn.functional.scaled_dot_product_attention in f64, heads moved to and from the second dimension.
         let (q, k, v) = (operand([1, 2, 4], 0.0), operand([1, 3, 4], 1.0), operand([1, 3, 4], 2.0));
         let (k1, v1) = (operand([1, 3, 2], 1.0), operand([1, 3, 2], 2.0));
-        let plain = Attention { heads: 2, kv_heads: 2, causal: false, scale: None };
+        let plain = Attention::new(2);
         let causal = Attention { causal: true, ..plain.clone() };
         let grouped = Attention { kv_heads: 1, scale: Some(0.25), ..plain.clone() };
         let cases = [
@@ -487,11 +566,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_mask_is_torchs_and_a_query_that_sees_nothing_gets_zeros() {
+        let (q, k, v) = (operand([1, 2, 4], 0.0), operand([1, 3, 4], 1.0), operand([1, 3, 4], 2.0));
+        let hidden = f32::NEG_INFINITY;
+        // The second query sees nothing; lowest finite values hide as infinities do.
+        let mask = HostTensor::f32([1, 1, 2, 3], vec![0.5, hidden, -1.0, hidden, hidden, f32::MIN]);
+        let y = Attention { mask: true, ..Attention::new(2) }.reference(&[&q, &k, &v, &mask]);
+        let expected = [0.784455, 0.043097, -0.735065, -0.822804, 0.0, 0.0, 0.0, 0.0];
+        for (found, expected) in y.data().iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn a_mask_that_does_not_broadcast_is_refused() {
+        let kv = f32([2, 5, 4]);
+        let infer = |mask| {
+            Attention { mask: true, ..Attention::new(2) }.infer(&[
+                f32([2, 3, 4]),
+                kv.clone(),
+                kv.clone(),
+                mask,
+            ])
+        };
+        assert!(infer(f32([1, 2, 1, 5])).is_ok());
+        let error = infer(f32([1, 1, 3, 4])).expect_err("four keys of five");
+        assert_eq!(
+            error.to_string(),
+            "attention: mask: expected [2 or 1, 2 or 1, 3 or 1, 5], found [1, 1, 3, 4]"
+        );
+    }
+
     /// Of a CPU's driver, which would end the loops of `attention_tiled`: measured, it is right with 9216 keys of 512 features,
     /// and wrong with 12288.
     #[test]
     fn software_is_not_given_loops_that_it_would_leave() {
-        let op = Attention { heads: 1, kv_heads: 1, causal: false, scale: None };
+        let op = Attention::new(1);
         let names = |keys, d, subgroups, software| {
             let kv = f32([1, keys, d]);
             let inputs = [f32([1, 3, d]), kv.clone(), kv];
@@ -512,7 +623,7 @@ mod tests {
 
     #[test]
     fn heads_must_divide() {
-        let op = Attention { heads: 3, kv_heads: 2, causal: false, scale: None };
+        let op = Attention { kv_heads: 2, ..Attention::new(3) };
         let x = f32([1, 2, 6]);
         let error = op.infer(&[x.clone(), x.clone(), x]).expect_err("2 does not divide 3");
         assert_eq!(error.to_string(), "attention: heads 3 is not a multiple of 2");

@@ -69,7 +69,7 @@ pub fn cases() -> Vec<Case> {
         &GroupNorm { groups: 32, eps: 1e-5, silu: false },
         &LayerNorm { eps: 1e-5 },
         &RmsNorm { eps: 1e-5 },
-        &Attention { heads: 1, kv_heads: 1, causal: false, scale: None },
+        &Attention::new(1),
         &Scale { factor: 1.0 },
         &Geglu::HALVES,
         &Upsample { height: 1, width: 1 },

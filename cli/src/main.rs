@@ -18,6 +18,7 @@ mod panic;
 mod report;
 mod request;
 mod sampler_names;
+mod stored;
 mod tables;
 mod trace;
 

@@ -89,10 +89,11 @@ pub fn shaders_hash() -> u64 {
 
 /// A hash that is the same everywhere and in every version of Rust: Fowler, Noll and Vo's FNV-1a of 64 bits, with a byte that is
 /// in no UTF-8 after each text.
-pub fn fnv1a<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
-    let bytes = texts.into_iter().flat_map(|text| text.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+pub fn fnv1a<T: AsRef<[u8]>>(texts: impl IntoIterator<Item = T>) -> u64 {
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    texts.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, text| {
+        let hash = text.as_ref().iter().fold(hash, |hash, byte| add(hash, *byte));
+        add(hash, 0xff)
     })
 }
 

@@ -17,6 +17,7 @@ use crate::noise::{Noise, read_latents};
 use crate::output::{check_writable, picture_paths, write_json, write_picture};
 use crate::report::{Report, Verbosity};
 use crate::request::{build_request, check_args, open_model};
+use crate::stored::StoredPipelines;
 
 /// Seconds of each stage, over all pictures.
 #[derive(Default)]
@@ -66,8 +67,9 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     report.stage("compiling kernels, loading weights");
     let Adapter { gpu, notes } = open_tuned(&args.source.adapter, &report).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
+    let stored = StoredPipelines::load(&gpu, &report).await;
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
-    let mut pipeline = Pipeline::new(gpu, model);
+    let mut pipeline = Pipeline::new(gpu.clone(), model);
     let encoding = Instant::now();
     pipeline.condition(&request).await?;
     let encode = encoding.elapsed();
@@ -101,6 +103,9 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
             request.seed.0,
             picture_started.elapsed().as_secs_f64()
         ));
+    }
+    if let Some(stored) = stored {
+        stored.save(&gpu, &report);
     }
     if let Some(path) = &args.stats {
         let stats = drawing.stats(&pipeline, &request, started.elapsed())?;

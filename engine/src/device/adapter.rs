@@ -178,6 +178,7 @@ fn report(index: usize, adapter: &wgpu::Adapter, best: Option<usize>) -> Adapter
 pub(super) fn wanted_features(available: wgpu::Features) -> wgpu::Features {
     available
         & (wgpu::Features::IMMEDIATES
+            | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)

@@ -117,6 +117,8 @@ impl Program {
     }
 
     fn prepare(&self, gpu: &Gpu) -> Result<Vec<Launch>, DeviceError> {
+        let dispatches = self.plan.steps.iter().flat_map(|step| &step.variant.dispatches);
+        gpu.pipeline_cache().compile_all(gpu, dispatches)?;
         let mut launches = Vec::new();
         for (step_number, step) in self.plan.steps.iter().enumerate() {
             for (number, dispatch) in step.variant.dispatches.iter().enumerate() {

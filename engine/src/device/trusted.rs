@@ -1,7 +1,7 @@
-//! The project's only `unsafe`: shader modules without run-time checks, and wgpu's experimental features.
+//! The project's only `unsafe`: shader modules without run-time checks, wgpu's experimental features, stored pipelines.
 #![allow(
     unsafe_code,
-    reason = "create_shader_module_trusted and ExperimentalFeatures are unsafe; this module is the reviewed exception"
+    reason = "create_shader_module_trusted, ExperimentalFeatures and create_pipeline_cache are unsafe; this module is the reviewed exception"
 )]
 
 /// A module for WGSL of the `kernels` crate, without bounds checks, loop bounding and division guards.
@@ -15,6 +15,16 @@ pub(super) fn trusted_module(device: &wgpu::Device, label: &str, wgsl: String) -
     // SAFETY: the source is assembled from this repository's files alone; their loops are bounded by Params and their
     // indices by the operands' extents, see above.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// A cache of pipelines that begins with `data`, or empty.
+///
+/// `data` is what such a cache gave before, whole: `pipelines.rs` holds it against its hash.
+pub(super) fn pipeline_cache(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu::PipelineCache {
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data, fallback: true };
+    // SAFETY: wgpu asks that `data` came from `PipelineCache::get_data`. It did, but for somebody who can write the user's own
+    // cache folder and make the hash fit; wgpu itself refuses another adapter's, driver's or version's.
+    unsafe { device.create_pipeline_cache(&descriptor) }
 }
 
 /// The leave to use cooperative matrices.

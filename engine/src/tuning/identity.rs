@@ -38,6 +38,11 @@ impl Identity {
         format!("tuning-{:016x}.json", kernels::fnv1a(self.fields().map(|(_, value)| value)))
     }
 
+    /// The name of the file that has the driver's pipelines.
+    pub fn pipelines_file_name(&self) -> String {
+        format!("pipelines-{:016x}.bin", kernels::fnv1a(self.fields().map(|(_, value)| value)))
+    }
+
     /// `choices` as a file has them.
     pub fn to_json(&self, choices: &Choices) -> Value {
         let variants: Map<String, Value> =

@@ -1,0 +1,87 @@
+//! What lies in the folder of caches.
+
+use std::process::Output;
+
+use engine::device::AdapterChoice;
+use engine::device::Gpu;
+use engine::tuning::Choices;
+use engine::tuning::Identity;
+use serde_json::Value;
+
+use crate::support::{check_refusals, draw, has_adapter, list, names, photogram, taken, text, workplace};
+
+#[test]
+fn nothing_is_tuned_in_ci_nor_on_a_software_driver() {
+    let folder = workplace();
+    let listing = names(folder.path());
+    let words = ["tune", "-m", "model", "-W", "32", "-H", "32"];
+    let in_ci = photogram(folder.path(), &words).env("CI", "true").output().expect("the program starts");
+    assert_eq!(in_ci.status.code(), Some(4));
+    assert_eq!(text(&in_ci.stderr), "error: CI is set: nothing is tuned where runs have to repeat\n");
+    if has_adapter() && taken(folder.path())["kind"] == "software" {
+        check_refusals(folder.path(), &words, &[(&[], 4, &["software adapters are not tuned"])]);
+    }
+    assert_eq!(names(folder.path()), listing);
+}
+
+#[test]
+fn what_was_measured_is_used_and_what_was_not_is_told_once() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let gpu = pollster::block_on(Gpu::open(AdapterChoice::Auto)).expect("there is one");
+    let identity = Identity::of(&gpu);
+    let cache = folder.path().join("cache");
+    std::fs::create_dir(&cache).expect("a folder");
+    let path = cache.join(identity.file_name());
+    let mut choices = Choices::default();
+    choices.insert("matmul on f32[1, 1], f32[4, 1]", "matmul_register");
+    let sound = identity.to_json(&choices);
+    let mut foreign = sound.clone();
+    foreign["driver"] = "another".into();
+    for (stored, says) in [
+        ("{".to_owned(), "JSON: expected an object"),
+        (foreign.to_string(), "key 'driver': expected"),
+        (sound.to_string(), ""),
+    ] {
+        std::fs::write(&path, &stored).expect("written");
+        let output = draw(folder.path(), &["-p", "x", "-v", "--stats", "stats.json", "-o", "out.png"]);
+        let stderr = text(&output.stderr);
+        let is_note = |line: &&str| line.contains("`photogram tune` writes it anew");
+        let notes: Vec<&str> = stderr.lines().filter(is_note).collect();
+        assert_eq!(notes.len(), usize::from(!says.is_empty()), "{stderr}");
+        assert!(notes.iter().all(|note| note.contains(says)), "{stderr}");
+        assert_eq!(stderr.contains("1 measured choices"), says.is_empty(), "{stderr}");
+        let stats = std::fs::read(folder.path().join("stats.json")).expect("written");
+        let stats: Value = serde_json::from_slice(&stats).expect("JSON");
+        assert_eq!(list(&stats, "notes").len(), notes.len() + gpu.notes().len(), "{stats:#}");
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), stored);
+    }
+}
+
+#[test]
+fn stored_pipelines_are_written_once_and_anew_where_they_changed() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let gpu = pollster::block_on(Gpu::open(AdapterChoice::Auto)).expect("there is one");
+    let path = folder.path().join("cache").join(Identity::of(&gpu).pipelines_file_name());
+    let refused = |output: &Output| text(&output.stderr).contains("not what was written; not used");
+    let draw = || draw(folder.path(), &["-p", "x", "-v", "-o", "out.png"]);
+    assert!(!refused(&draw()));
+    if !gpu.use_stored_pipelines(None) {
+        assert!(!path.exists(), "this backend stores none");
+        return;
+    }
+    let stored = std::fs::read(&path).expect("written");
+    let written = path.metadata().and_then(|file| file.modified()).expect("a time");
+    assert!(!refused(&draw()));
+    assert_eq!(path.metadata().and_then(|file| file.modified()).expect("a time"), written);
+    for changed in [&stored[..stored.len() - 1], b"", b"something else"] {
+        std::fs::write(&path, changed).expect("written");
+        assert!(refused(&draw()));
+        assert_eq!(std::fs::read(&path).expect("written"), stored);
+    }
+}

@@ -1,0 +1,218 @@
+//! Pictures, and what is told with them.
+
+use loaders::read_png_text;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::{
+    TINY, change_json, copy_folder, draw, edit, fixture, has_adapter, parameters, run, succeed, text,
+    workplace,
+};
+
+#[test]
+fn any_prompt_draws_and_is_found_in_the_picture() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let out = folder.path().join("out.png");
+    let long = "lighthouse ".repeat(1_000);
+    for prompt in ["", "🍎 猫 e\u{301}\u{200d}", "--help", "a, b: \"c\"", "\u{1b}[2J\u{202e}", &long] {
+        let output = draw(folder.path(), &["-p", prompt, "-o", "out.png"]);
+        assert!(output.stdout.is_empty());
+        let text = parameters(&out).expect("parameters");
+        assert_eq!(text.split("\nSteps: 2, Sampler: Euler,").next(), Some(prompt));
+        assert!(
+            text.contains("Seed: 42, Size: 32x32, Model: model, RNG: CPU, Version: photogram "),
+            "{text}"
+        );
+    }
+    draw(folder.path(), &["-p", "x", "-n", "blurry", "--cfg-scale", "2.5", "--rng", "cuda", "-o", "out.png"]);
+    let text = parameters(&out).expect("parameters");
+    assert!(text.starts_with("x\nNegative prompt: blurry\nSteps: 2, "), "{text}");
+    assert!(text.contains("CFG scale: 2.5") && text.contains("RNG: NV"), "{text}");
+    draw(folder.path(), &["-p", "x", "--no-metadata", "-o", "out.png"]);
+    assert_eq!(read_png_text(&out).expect("a PNG"), []);
+}
+
+#[test]
+fn the_same_seed_draws_the_same_file() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let file = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    draw(folder.path(), &["-p", "x", "-s", "7", "-b", "3", "-o", "batch.png"]);
+    draw(folder.path(), &["-p", "x", "-s", "8", "-o", "single-%02d.png"]);
+    assert_eq!(file("batch_1.png"), file("single-00.png"));
+    assert_ne!(file("batch_0.png"), file("batch_1.png"));
+    assert!(folder.path().join("batch_2.png").exists() && !folder.path().join("batch.png").exists());
+
+    let output = draw(folder.path(), &["-p", "x", "-s", "-1", "-o", "random.png"]);
+    let seed = text(&output.stderr).lines().find_map(|line| line.strip_prefix("seed ").map(str::to_owned));
+    draw(folder.path(), &["-p", "x", "-s", &seed.expect("the seed is printed"), "-o", "again.png"]);
+    assert_eq!(file("random.png"), file("again.png"));
+}
+
+#[test]
+fn a_refiner_follows_its_own_scheduler_and_predictions_are_as_asked() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let path = |name: &str| folder.path().join(name);
+    copy_folder(&path("refiner"), &path("other-refiner"));
+    let scheduler = path("other-refiner/scheduler/scheduler_config.json");
+    change_json(&scheduler, "prediction_type", "v_prediction".into());
+    let drawn = |name: &str, words: &[&str]| {
+        let model =
+            ["generate", "-m", "xl", "-W", "56", "-H", "56", "--steps", "3", "--no-metadata", "-p", "x"];
+        succeed(folder.path(), &[&model, words, &["-o", name]].concat());
+        std::fs::read(path(name)).expect("written")
+    };
+    let [own, other] = ["refiner", "other-refiner"]
+        .map(|refiner| drawn("r.png", &["--refiner", refiner, "--refiner-start", "0.5"]));
+    assert!(own != other, "the refiner's scheduler counts");
+    let [noise, velocity] = ["eps", "v"].map(|prediction| drawn("p.png", &["--prediction", prediction]));
+    assert!(noise != velocity, "--prediction counts");
+}
+
+#[test]
+fn a_dump_is_a_recorded_run() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let reference = |prompt: &str| {
+        json!({
+            "model": "../model", "prompt": prompt, "negative_prompt": "", "width": 32, "height": 32, "steps": 2,
+            "cfg_scale": 7, "sampler": "euler_a", "schedule": "karras", "seed": 42, "prediction_type": "epsilon",
+        })
+    };
+    let dump = folder.path().join("dump");
+    std::fs::create_dir(&dump).expect("a folder");
+    let words =
+        ["--sampler", "euler_a", "--schedule", "karras", "-p", "x", "--dump", "dump", "-o", "first.png"];
+    succeed(folder.path(), &[&TINY[..9], &words].concat());
+    let validate = |prompt: &str| {
+        std::fs::write(dump.join("reference.json"), reference(prompt).to_string()).expect("written");
+        run(folder.path(), &["validate", "--reference", "dump", "--json"])
+    };
+    let output = validate("x");
+    let stages: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(output.status.success(), "{stages:#}");
+    let names: Vec<&str> = stages["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .filter_map(|stage| stage["stage"].as_str())
+        .collect();
+    assert_eq!(names, ["context", "latent.0", "latent.1", "image", "image from the recorded latent"]);
+
+    let output = validate("y");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("'context' is the first stage that differs"), "{output:?}");
+
+    let words = [
+        "-p",
+        "x",
+        "-s",
+        "1",
+        "--latents",
+        "dump/reference.safetensors",
+        "-o",
+        "second.png",
+        "--no-metadata",
+    ];
+    draw(folder.path(), &words);
+    draw(folder.path(), &["-p", "x", "-o", "third.png", "--no-metadata"]);
+    let file = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    assert_eq!(file("second.png"), file("third.png"), "the noise of seed 42, whatever the seed");
+}
+
+#[test]
+fn an_initial_picture_is_stretched_and_drawn_on() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let init = fixture("pipelines/sd1_layout/pndm_img2img/init.png");
+    let init = init.to_str().expect("UTF-8");
+    for (words, size) in [(&["-W", "40"][..], "40x64"), (&["-W", "24", "-H", "32"], "24x32"), (&[], "64x64")]
+    {
+        let before = ["generate", "-m", "model", "-p", "x", "--steps", "2", "-i", init, "--strength", "0.6"];
+        succeed(folder.path(), &[&before, words, &["-o", "out.png"]].concat());
+        let text = parameters(&folder.path().join("out.png")).expect("parameters");
+        assert!(
+            text.contains(&format!("Size: {size}, ")) && text.contains("Denoising strength: 0.6"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_built_in_model_draws() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let prompt = "blob emoji of a cat face";
+    succeed(folder.path(), &["generate", "-p", prompt, "--steps", "1", "--stats", "stats.json", "-q"]);
+    let text = parameters(&folder.path().join("output.png")).expect("parameters");
+    assert!(text.contains("Size: 128x128, Model: photogram-builtin"), "{text}");
+    let stats = std::fs::read(folder.path().join("stats.json")).expect("written");
+    let stats: Value = serde_json::from_slice(&stats).expect("JSON");
+    assert_eq!(stats["seconds"]["steps"].as_array().map(Vec::len), Some(1));
+    for stage in ["load", "encode", "decode", "total"] {
+        assert!(stats["seconds"][stage].as_f64() > Some(0.0), "{stage}: {stats:#}");
+    }
+    assert!((1..=30).contains(&stats["pipelines"].as_u64().expect("a count")), "{stats:#}");
+    for count in [&stats["dispatches"]["denoiser"], &stats["dispatches"]["decoder"], &stats["peak_bytes"]] {
+        assert!(count.as_u64() > Some(0), "{stats:#}");
+    }
+    assert!(["adapter", "driver", "version"].iter().all(|key| stats[key].is_string()), "{stats:#}");
+}
+
+#[test]
+fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let path = |name: &str| folder.path().join(name);
+    let sound = fixture("pipelines/sd1_layout/model");
+    for name in ["careful", "fits", "overflows"] {
+        copy_folder(&sound, &path(name));
+    }
+    for name in ["fits", "overflows"] {
+        change_json(&path(name).join("vae/config.json"), "force_upcast", false.into());
+    }
+    // 0x7b7b is 61,280 in f16: sums of products with it leave f16's range.
+    let weights = path("overflows/vae/diffusion_pytorch_model.safetensors");
+    edit(&weights, |parts| parts.fill("decoder.conv_in.weight", 0x7b));
+    for (model, says) in [
+        ("careful", Some("models of its kind overflow f16 (force_upcast")),
+        ("fits", None),
+        ("overflows", Some("left f16's range: it runs in f32 from here on")),
+    ] {
+        let words = ["-m", model, "-p", "x", "--precision", "f16", "--steps", "1", "-W", "32", "-H", "32"];
+        let output = succeed(folder.path(), &[&["generate"], &words[..]].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.contains("in f32"), says.is_some(), "{model}: {stderr}");
+        assert!(says.is_none_or(|says| stderr.contains(says)), "{model}: {stderr}");
+    }
+}
+
+#[test]
+fn a_model_without_an_autoencoder_draws_with_another() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let file = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    draw(folder.path(), &["-p", "x", "--no-metadata", "-o", "own.png"]);
+    let model = ["generate", "-m", "no-vae", "--vae", "model/vae"];
+    let words = ["-p", "x", "--no-metadata", "-o", "given.png"];
+    succeed(folder.path(), &[&model, &TINY[3..], &words].concat());
+    assert_eq!(file("own.png"), file("given.png"));
+}

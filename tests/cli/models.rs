@@ -1,0 +1,94 @@
+//! Adapters, checkpoints and recordings described.
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::{change_json, copy_folder, fixture, has_adapter, run, succeed, text, workplace};
+
+#[test]
+fn devices_say_which_one_is_taken() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = succeed(folder.path(), &["devices", "--json"]);
+    let devices: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let devices = devices.as_array().expect("a list");
+    assert_eq!(devices.iter().filter(|device| device["auto"] == true).count(), 1);
+    let table = text(&succeed(folder.path(), &["devices"]).stdout);
+    for device in devices {
+        assert!(table.contains(device["name"].as_str().expect("a name")), "{table}");
+        assert!(table.contains(device["reason"].as_str().expect("a reason")), "{table}");
+    }
+}
+
+#[test]
+fn a_checkpoint_is_described() {
+    let folder = workplace();
+    let described = |name: &str| text(&succeed(folder.path(), &["inspect", name]).stdout);
+    let sound = described("model");
+    assert!(
+        sound.contains("StableDiffusionPipeline") && sound.ends_with("\nphotogram can run it\n"),
+        "{sound}"
+    );
+    for name in ["xl", "refiner"] {
+        let sound = described(name);
+        assert!(sound.contains("text_encoder_2") && sound.ends_with("\nphotogram can run it\n"), "{sound}");
+    }
+    for (name, says) in [
+        ("missing", "unet: missing/unet/diffusion_pytorch_model.safetensors: tensor 'conv_in.bias'"),
+        ("misshapen", "tensor 'conv_in.weight': expected"),
+        ("truncated", "unet: truncated/unet/diffusion_pytorch_model.safetensors"),
+        ("no-vae", "vae: no-vae: files: expected vae/"),
+        ("unknown-scheduler", "scheduler: unknown-scheduler/scheduler/scheduler_config.json"),
+        ("pickled", "unet: pickled/unet/diffusion_pytorch_model.bin: a pickle"),
+        ("flux", "FluxPipeline"),
+        ("xl-no-tokenizer", "tokenizer_2: xl-no-tokenizer: files: expected tokenizer_2/"),
+        ("xl-one-encoder", "text_encoder_2: xl-one-encoder: files: expected text_encoder_2/"),
+        ("xl-other-numbers", "projection_class_embeddings_input_dim"),
+        ("lora.safetensors", "a LoRA"),
+        ("flux.safetensors", "FLUX.1"),
+    ] {
+        let described = described(name);
+        assert!(described.contains(says) && described.ends_with("photogram cannot run it\n"), "{described}");
+    }
+    let output = run(folder.path(), &["inspect", "unknown.safetensors", "--json"]);
+    assert_eq!(output.status.code(), Some(4));
+    let inspection: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&inspection["family"], &inspection["runnable"]), (&Value::Null, &false.into()));
+    assert_eq!(inspection["parts"][0]["bytes"], 32);
+}
+
+#[test]
+fn a_recording_says_which_value_makes_no_sense() {
+    let folder = workplace();
+    for (key, value) in [
+        ("guidance_rescale", json!(2)),
+        ("refiner_start", json!(1)),
+        ("prediction_type", json!("sample")),
+        ("sampler", json!("unipc")),
+        ("timestep_spacing", json!("last")),
+        ("crop", json!([65_537, 3])),
+        ("original_size", json!([0, 3])),
+    ] {
+        let recording = folder.path().join(key);
+        copy_folder(&fixture("pipelines/sdxl_layout"), &recording);
+        change_json(&recording.join("euler/reference.json"), key, value);
+        let output = run(folder.path(), &["validate", "--reference", &format!("{key}/euler")]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{message}");
+        assert!(message.contains("reference.json") && message.contains(&format!("key '{key}'")), "{message}");
+    }
+    for (key, value, says) in [
+        ("steps", json!(100_000), "steps: expected 1 to 1000"),
+        ("refiner", json!("../../model"), "--refiner: expected"),
+    ] {
+        let recording = folder.path().join(format!("model-{key}"));
+        copy_folder(&fixture("pipelines/sdxl_layout"), &recording);
+        change_json(&recording.join("euler/reference.json"), key, value);
+        let output = run(folder.path(), &["validate", "--reference", &format!("model-{key}/euler")]);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{message}");
+        assert!(message.contains("reference.json") && message.contains(says), "{message}");
+    }
+}

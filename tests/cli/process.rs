@@ -1,0 +1,72 @@
+//! Signals and help.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::support::{has_adapter, names, run, succeed, text, workplace};
+
+/// The program, with signals that end it even if this process was started with them ignored, as `nohup` does.
+#[cfg(unix)]
+fn interruptible() -> std::process::Command {
+    let program = env!("CARGO_BIN_EXE_photogram");
+    if !cfg!(target_os = "linux") {
+        return std::process::Command::new(program);
+    }
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", program]);
+    command
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_at_once_and_leaves_nothing() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let before = names(folder.path());
+    for (signal, milliseconds) in [("-INT", 0), ("-INT", 200), ("-INT", 800), ("-TERM", 400)] {
+        let mut child = interruptible()
+            .args(["generate", "-p", "x", "-m", "model", "--steps", "900", "-o", "out.png", "-v"])
+            .current_dir(folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        stderr.read_line(&mut line).expect("a line");
+        assert!(line.starts_with("adapter: "), "{line}");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let interrupted = Instant::now();
+        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+        let status = child.wait().expect("it ends");
+        assert!(interrupted.elapsed() < Duration::from_secs(1), "{signal} took {:?}", interrupted.elapsed());
+        assert_eq!(status.code(), Some(130), "{signal} after {milliseconds} ms");
+        assert_eq!(names(folder.path()), before);
+    }
+}
+
+#[test]
+fn help_teaches() {
+    for words in [
+        &["--help"][..],
+        &["generate", "--help"],
+        &["devices", "--help"],
+        &["inspect", "--help"],
+        &["profile", "--help"],
+        &["tune", "--help"],
+        &["validate", "--help"],
+    ] {
+        let output = succeed(Path::new("."), words);
+        let name = words.join(" ").replace([' ', '-'], "_");
+        insta::assert_snapshot!(name, text(&output.stdout));
+    }
+    let alone = run(Path::new("."), &[]);
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(text(&alone.stderr).contains("Usage: photogram"), "{alone:?}");
+}

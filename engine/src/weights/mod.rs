@@ -80,7 +80,7 @@ impl Weights {
         let part = part_type(param, ty);
         for (i, name) in param.tensors.iter().enumerate() {
             let packed = self.packed(name, param.packing, &part).await?;
-            gpu.upload_bytes(&tensor, i as u64 * part.bytes(), &packed).await?;
+            gpu.upload_bytes(&tensor, i as u64 * part.bytes(), bytemuck::cast_slice(&packed)).await?;
         }
         self.resident.lock().unwrap_or_else(PoisonError::into_inner).insert(param.clone(), tensor.clone());
         Ok(tensor)
@@ -99,7 +99,7 @@ impl Weights {
         let part = part_type(param, ty);
         let mut bytes = Vec::new();
         for name in &param.tensors {
-            bytes.extend(self.packed(name, param.packing, &part).await?);
+            bytes.extend(bytemuck::cast_slice::<u32, u8>(&self.packed(name, param.packing, &part).await?));
         }
         Ok(HostTensor::from_bytes(ty.clone(), &bytes).0)
     }
@@ -129,10 +129,10 @@ impl Weights {
         Ok(values)
     }
 
-    async fn packed(&self, name: &str, packing: Packing, ty: &TensorType) -> Result<Vec<u8>, Error> {
+    async fn packed(&self, name: &str, packing: Packing, ty: &TensorType) -> Result<Vec<u32>, Error> {
         let entry = self.checkpoint.require(name)?;
         let bytes = self.checkpoint.read(entry).await?;
-        Ok(ty.to_strips(pack(&bytes, entry.encoding, &entry.shape, packing, ty)))
+        Ok(pack(&bytes, entry.encoding, &entry.shape, packing, ty))
     }
 
     /// How a matrix of this tensor is stored on the device.

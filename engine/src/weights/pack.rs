@@ -1,18 +1,21 @@
 //! From a checkpoint's layout to the kernels': PyTorch's `[O, I, ..]`, or a matrix `[I, O]`, becomes `[.., I', O]`, rows at
-//! their pitch.
+//! their pitch, columns in strips where the type says so.
 
-use std::borrow::Cow;
+use std::thread;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kernels::{DType, LANES, TensorType};
 use loaders::Encoding;
 
 use crate::graph::Packing;
 
-/// Rows and columns of the blocks a transpose goes through, so that both sides stay in cache.
+/// Inputs of the blocks a transpose goes through: what a block reads and what it writes stay in cache.
 const BLOCK: usize = 32;
+/// Bytes from which on a tensor is packed by several threads.
+const PARALLEL_BYTES: usize = 1 << 20;
 
-/// The bytes on the device of a tensor of `shape` that is stored as `bytes`; `ty` is its packed type.
+/// The words on the device of a tensor of `shape` that is stored as `bytes`; `ty` is its packed type.
 ///
 /// 16-bit matrices are moved bit by bit, never through another encoding.
 pub(super) fn pack(
@@ -21,52 +24,45 @@ pub(super) fn pack(
     shape: &[usize],
     packing: Packing,
     ty: &TensorType,
-) -> Vec<u8> {
-    let (bytes, packing) = match packing {
-        Packing::GatedVector => (alternating(bytes, shape[0]), Packing::Vector),
-        Packing::GatedLinear => (alternating(bytes, shape[0]), Packing::Linear),
-        other => (Cow::Borrowed(bytes), other),
-    };
-    let bytes = &*bytes;
+) -> Vec<u32> {
     let second = shape.get(1).copied().unwrap_or(1);
-    let (outputs, inputs) =
-        if packing == Packing::Transposed { (second, shape[0]) } else { (shape[0], second) };
-    let to = Destination {
+    let is_transposed = packing == Packing::Transposed;
+    let (outputs, inputs) = if is_transposed { (second, shape[0]) } else { (shape[0], second) };
+    let layout = Layout {
         outputs,
         inputs,
         inner: shape.iter().skip(2).product(),
-        is_transposed: packing == Packing::Transposed,
+        packing,
+        padded_inputs: ty.shape.iter().rev().nth(1).copied().unwrap_or(1),
         pitch: ty.pitch(),
-        padded_inputs: padded_inputs(ty),
+        strip: LANES * ty.strip_quads(),
     };
     match (packing, encoding, ty.dtype) {
-        (Packing::Vector, ..) => {
-            let mut values: Vec<f32> = values(bytes, encoding).collect();
-            values.resize(ty.rows() * ty.pitch(), 0.0);
-            bytemuck::cast_slice(&values).to_vec()
+        (Packing::Vector | Packing::GatedVector, ..) => {
+            let stored: Vec<f32> = values(bytes, encoding).collect();
+            let mut packed: Vec<u32> = (0..outputs).map(|o| stored[layout.row(o)].to_bits()).collect();
+            packed.resize(ty.rows() * ty.pitch(), 0);
+            packed
         }
-        (_, Encoding::F32, DType::F16) => {
-            let words: Vec<u16> = values(bytes, encoding).map(|v| f16::from_f32(v).to_bits()).collect();
-            bytemuck::cast_slice(&to.place(&words)).to_vec()
-        }
-        (_, Encoding::F32, _) => {
-            let words: Vec<u32> =
-                bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            bytemuck::cast_slice(&to.place(&words)).to_vec()
-        }
-        _ => {
-            let words: Vec<u16> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
-            bytemuck::cast_slice(&to.place(&words)).to_vec()
-        }
+        (_, Encoding::F32, DType::F16) => layout.place(bytes, 4, |bytes, to: &mut [u16]| {
+            let mut values = [0.0f32; BLOCK];
+            for (bytes, to) in bytes.chunks(4 * BLOCK).zip(to.chunks_mut(BLOCK)) {
+                let values = &mut values[..to.len()];
+                words(bytes, values, f32::from_le_bytes);
+                let mut halves = [f16::ZERO; BLOCK];
+                halves[..to.len()].convert_from_f32_slice(values);
+                to.iter_mut().zip(halves).for_each(|(to, half)| *to = half.to_bits());
+            }
+        }),
+        (_, Encoding::F32, _) => layout.place(bytes, 4, |bytes, to| words(bytes, to, u32::from_le_bytes)),
+        _ => layout.place(bytes, 2, |bytes, to| words(bytes, to, u16::from_le_bytes)),
     }
 }
 
-/// `rows` rows, an even number of quads of them, with quads of the first half and of the second alternating.
-fn alternating(bytes: &[u8], rows: usize) -> Cow<'_, [u8]> {
-    let quad = bytes.len() / rows * LANES;
-    let (first, second) = bytes.split_at(bytes.len() / 2);
-    let quads = first.chunks_exact(quad).zip(second.chunks_exact(quad));
-    Cow::Owned(quads.flat_map(|(first, second)| [first, second]).flatten().copied().collect())
+/// Fills `to` from little-endian bytes.
+fn words<const N: usize, T>(bytes: &[u8], to: &mut [T], word: impl Fn([u8; N]) -> T) {
+    let (from, _) = bytes.as_chunks::<N>();
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = word(*from));
 }
 
 /// The values of a checkpoint's F32, F16 or BF16 bytes.
@@ -79,44 +75,101 @@ pub(crate) fn values(bytes: &[u8], encoding: Encoding) -> impl Iterator<Item = f
     })
 }
 
-fn padded_inputs(ty: &TensorType) -> usize {
-    ty.shape.iter().rev().nth(1).copied().unwrap_or(1)
-}
-
-/// `[outputs, inputs, inner]`, or `[inputs, outputs]` if `is_transposed`, -> `[inner, padded_inputs, pitch]`.
-struct Destination {
+/// `[outputs, inputs, inner]`, or `[inputs, outputs]` transposed, -> `[inner, padded_inputs, pitch]` in strips of columns.
+struct Layout {
     outputs: usize,
     inputs: usize,
     inner: usize,
-    is_transposed: bool,
+    packing: Packing,
     padded_inputs: usize,
     pitch: usize,
+    /// Columns of a strip; all of them if there are none.
+    strip: usize,
 }
 
-impl Destination {
-    fn place<T: Copy + Default>(&self, from: &[T]) -> Vec<T> {
-        let mut to = vec![T::default(); self.inner * self.padded_inputs * self.pitch];
-        if self.is_transposed {
-            for (row, from) in
-                to.chunks_exact_mut(self.pitch.max(1)).zip(from.chunks_exact(self.outputs.max(1)))
-            {
-                row[..self.outputs].copy_from_slice(from);
+impl Layout {
+    /// Where a column of the result comes from, in rows of the checkpoint's tensor.
+    fn row(&self, column: usize) -> usize {
+        match self.packing {
+            Packing::GatedLinear | Packing::GatedVector => {
+                let (quad, lane) = (column / LANES, column % LANES);
+                quad % 2 * (self.outputs / 2) + quad / 2 * LANES + lane
             }
-            return to;
+            _ => column,
         }
-        for o0 in (0..self.outputs).step_by(BLOCK) {
-            for i0 in (0..self.inputs).step_by(BLOCK) {
-                for o in o0..(o0 + BLOCK).min(self.outputs) {
-                    for i in i0..(i0 + BLOCK).min(self.inputs) {
-                        for k in 0..self.inner {
-                            let source = (o * self.inputs + i) * self.inner + k;
-                            to[(k * self.padded_inputs + i) * self.pitch + o] = from[source];
-                        }
-                    }
+    }
+
+    /// The packed tensor; `load` makes elements of `size` stored bytes each.
+    fn place<T>(&self, bytes: &[u8], size: usize, load: impl Fn(&[u8], &mut [T]) + Sync) -> Vec<u32>
+    where
+        T: bytemuck::Pod + Send,
+    {
+        let rows = self.inner * self.padded_inputs;
+        // Rows are whole quads: an even number of 16-bit elements.
+        let mut packed = vec![0u32; rows * self.pitch * size_of::<T>() / size_of::<u32>()];
+        let elements: &mut [T] = bytemuck::cast_slice_mut(&mut packed);
+        let strips = elements.chunks_mut((rows * self.strip).max(1)).enumerate();
+        let fill = |(strip, to): (usize, &mut [T])| match self.packing {
+            Packing::Transposed => self.fill_rows(bytes, size, strip * self.strip, to, &load),
+            _ => self.fill_strip(bytes, size, strip * self.strip, to, &load),
+        };
+        if bytes.len() < PARALLEL_BYTES {
+            strips.for_each(fill);
+        } else {
+            let threads = thread::available_parallelism().map_or(1, usize::from);
+            let mut shares: Vec<Vec<(usize, &mut [T])>> = (0..threads).map(|_| Vec::new()).collect();
+            strips.for_each(|strip| shares[strip.0 % threads].push(strip));
+            thread::scope(|scope| {
+                for share in shares {
+                    scope.spawn(|| share.into_iter().for_each(fill));
+                }
+            });
+        }
+        packed
+    }
+
+    /// A strip of columns from `first` on, of a tensor that has them as rows.
+    fn fill_strip<T>(
+        &self,
+        bytes: &[u8],
+        size: usize,
+        first: usize,
+        to: &mut [T],
+        load: impl Fn(&[u8], &mut [T]),
+    ) where
+        T: bytemuck::Pod,
+    {
+        let width = self.strip.min(self.pitch - first);
+        let mut block = vec![T::zeroed(); BLOCK * self.inner];
+        for i0 in (0..self.inputs).step_by(BLOCK) {
+            let n = BLOCK.min(self.inputs - i0) * self.inner;
+            for column in 0..width.min(self.outputs - first) {
+                let start = (self.row(first + column) * self.inputs + i0) * self.inner;
+                load(&bytes[start * size..(start + n) * size], &mut block[..n]);
+                for tap in 0..self.inner {
+                    let from = block[tap..n].iter().step_by(self.inner);
+                    let rows = to[(tap * self.padded_inputs + i0) * width..].chunks_exact_mut(width);
+                    rows.zip(from).for_each(|(row, value)| row[column] = *value);
                 }
             }
         }
-        to
+    }
+
+    /// A strip of columns from `first` on, of a tensor that has them as columns.
+    fn fill_rows<T>(
+        &self,
+        bytes: &[u8],
+        size: usize,
+        first: usize,
+        to: &mut [T],
+        load: impl Fn(&[u8], &mut [T]),
+    ) {
+        let width = self.strip.min(self.pitch - first);
+        let n = width.min(self.outputs - first);
+        for (row, to) in to.chunks_exact_mut(width).take(self.inputs).enumerate() {
+            let start = row * self.outputs + first;
+            load(&bytes[start * size..(start + n) * size], &mut to[..n]);
+        }
     }
 }
 
@@ -161,7 +214,8 @@ mod tests {
         ] {
             let ty = TensorType::new(dtype, [8, outputs]);
             let of = |values: &[f32], shape: &[usize], packing| {
-                pack(&bytes(values, encoding), encoding, shape, packing, &ty)
+                let packed = pack(&bytes(values, encoding), encoding, shape, packing, &ty);
+                bytemuck::cast_slice::<u32, u8>(&packed).to_vec()
             };
             let found = of(&matrix, &[inputs, outputs], Packing::Transposed);
             assert_eq!(found, of(&layer, &[outputs, inputs], Packing::Linear), "{encoding} as {dtype}");

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::path::Path;
+use std::sync::Arc;
 
 use engine::device::{Gpu, GpuOptions};
 use engine::graph::{Graph, Rate};
@@ -9,11 +10,12 @@ use engine::noise::{RngKind, Seed};
 use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
 use engine::plan::{Choice, Plan, build_plan};
 use engine::profile::ProfileOptions;
-use engine::tuning::{Against, Choices, Identity, Task, Tuned, Tuner, infer_tasks, key, read_choices};
+use engine::tuning::{Choices, Identity, Task, Tuned, Tuner, infer_tasks, key, read_choices};
+use engine::validate::{Against, validate_task};
 use kernels::check::Class;
 use kernels::ops::{MatMul, Scale};
 use kernels::{Attributes, Caps, Case, Cost, HostTensor, Op, OpError, TensorType, Variant};
-use loaders::{Error, create_folder, write_bytes};
+use loaders::{BytesSource, Config, Error, create_folder, write_bytes};
 use photogram_tests::{fixture, gpu_with};
 use pollster::block_on;
 
@@ -86,6 +88,41 @@ fn tuned(gpu: &Gpu, op: impl Op, inputs: &[TensorType]) -> Tuned {
     let [task] = &infer_tasks([&plan, &plan], gpu.caps())[..] else { panic!("one task: {plan}") };
     assert_eq!(task.calls, 2);
     block_on(Tuner::new(gpu.clone()).tune(task)).expect("it runs")
+}
+
+#[test]
+fn a_variant_that_is_wrong_at_a_models_shape_is_found_and_passed_over() {
+    let Some(gpu) = gpu() else { return };
+    let inputs = vec![TensorType::f32([64, 33])];
+    // Right on the operation's own case, of 21 elements.
+    let task = Task { op: Arc::new(Doubled { wrong_from: 1_000 }), inputs, calls: 1 };
+    let verdicts = block_on(validate_task(&gpu, &task)).expect("it runs");
+    assert_eq!(verdicts.len(), 4, "one for each kind of input");
+    assert!(verdicts.iter().all(|verdict| verdict.variant == "doubled_wrongly" && !verdict.pass()));
+
+    let mut choices = Choices::default();
+    choices.distrust("doubled_wrongly");
+    let verdicts =
+        block_on(validate_task(&gpu.clone().with_choices(choices.clone()), &task)).expect("it runs");
+    assert!(
+        verdicts.iter().all(|verdict| verdict.variant == "doubled_slowly" && verdict.pass()),
+        "{verdicts:?}"
+    );
+
+    // A file keeps it, and where nothing is trusted the safest is taken.
+    let identity = Identity::of(&gpu);
+    let stored = BytesSource::new("choices", identity.to_json(&choices).to_string().into_bytes());
+    let mut read =
+        block_on(Config::read(&stored)).and_then(|file| identity.choices_of(&file)).expect("its own");
+    assert_eq!(read.distrusted().collect::<Vec<_>>(), ["doubled_wrongly"]);
+    read.distrust("doubled_slowly");
+    let plan = planned(Doubled { wrong_from: 1 }, &task.inputs, &gpu, Choice::Measured(&read));
+    assert_eq!(plan.steps[0].variant.name, "doubled_slowly");
+    assert!(read.trust("doubled_wrongly") && !read.trust("doubled_wrongly"));
+    // A choice that was measured does not bring back what is distrusted.
+    read.insert(task.key(), "doubled_slowly");
+    let plan = planned(Doubled { wrong_from: 1_000 }, &task.inputs, &gpu, Choice::Measured(&read));
+    assert_eq!(plan.steps[0].variant.name, "doubled_wrongly");
 }
 
 #[test]

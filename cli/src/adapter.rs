@@ -30,7 +30,7 @@ pub(crate) async fn open(choice: &AdapterChoice, report: &Report) -> Result<Adap
     Ok(Adapter { gpu, notes })
 }
 
-/// [`open`], and graphs will be compiled with the choices that `photogram tune` left for it. A file that cannot be used is no
+/// [`open`], and graphs will be compiled with the choices that `photogram tune` and `photogram validate` left for it. A file that cannot be used is no
 /// failure.
 ///
 /// # Errors    [`crate::failure::Code::Gpu`]
@@ -43,6 +43,13 @@ pub(crate) async fn open_tuned(choice: &AdapterChoice, report: &Report) -> Resul
     match read_choices(&path, &identity).await {
         Ok(choices) => {
             report.detail(&format!("{}: {} measured choices", path.display(), choices.len()));
+            let wrong: Vec<&str> = choices.distrusted().collect();
+            if !wrong.is_empty() {
+                let note =
+                    format!("not used, for `photogram validate` found them wrong here: {}", wrong.join(", "));
+                report.note(&note);
+                notes.push(note);
+            }
             Ok(Adapter { gpu: gpu.with_choices(choices), notes })
         }
         Err(loaders::Error::NotFound { .. }) => Ok(Adapter { gpu, notes }),

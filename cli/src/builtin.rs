@@ -8,7 +8,7 @@ use engine::pipelines::{Model, Precision};
 use crate::failure::Failure;
 
 /// The model's name in metadata.
-const NAME: &str = "photogram-builtin";
+pub(crate) const NAME: &str = "photogram-builtin";
 
 /// Steps that its card recommends.
 pub(crate) const STEPS: usize = 25;

@@ -15,6 +15,7 @@ mod metadata;
 mod noise;
 mod output;
 mod panic;
+mod parameters;
 mod report;
 mod request;
 mod sampler_names;
@@ -50,5 +51,7 @@ async fn run() -> Result<(), Failure> {
         Command::Profile(args) => commands::profile::run(&args).await,
         Command::Tune(args) => commands::tune::run(&args).await,
         Command::Validate(args) => commands::validate::run(&args).await,
+        Command::Reproduce(args) => commands::reproduce::run(&args).await,
+        Command::Compare(args) => commands::compare::run(&args).await,
     }
 }

@@ -5,6 +5,7 @@
 use engine::noise::RngKind;
 use engine::pipelines::{Request, Told};
 use engine::samplers::{Method, Schedule};
+use kernels::DType;
 
 /// The keyword of the text in a PNG.
 pub(crate) const KEYWORD: &str = "parameters";
@@ -26,6 +27,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) refiner: Option<&'a str>,
     /// The name of the autoencoder in place of the model's.
     pub(crate) vae: Option<&'a str>,
+    /// How weights and activations were stored.
+    pub(crate) dtype: DType,
 }
 
 impl Settings<'_> {
@@ -70,6 +73,7 @@ impl Settings<'_> {
             fields.push(("Denoising strength", init.strength.to_string()));
         }
         fields.push(("RNG", rng.to_owned()));
+        fields.push(("Precision", self.dtype.to_string()));
         fields.push(("Version", SOFTWARE.to_owned()));
         let fields: Vec<String> =
             fields.iter().map(|(key, value)| format!("{key}: {}", quoted(value))).collect();
@@ -138,8 +142,9 @@ mod tests {
     }
 
     fn text(request: &Request, model: &str) -> String {
-        let method = Method::from_name("dpm++2m").unwrap();
-        Settings { request, method, schedule: Schedule::Karras, model, refiner: None, vae: None }.parameters()
+        let (method, dtype) = (Method::from_name("dpm++2m").unwrap(), DType::F16);
+        Settings { request, method, schedule: Schedule::Karras, model, refiner: None, vae: None, dtype }
+            .parameters()
     }
 
     #[test]
@@ -147,7 +152,7 @@ mod tests {
         assert_eq!(
             text(&request(), "v1-5"),
             "a lighthouse, at dusk\nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, \
-             Size: 512x768, Model: v1-5, RNG: CPU, Version: photogram 0.1.0"
+             Size: 512x768, Model: v1-5, RNG: CPU, Precision: f16, Version: photogram 0.1.0"
         );
     }
 
@@ -166,7 +171,7 @@ mod tests {
             text(&request, "v1-5"),
             "a lighthouse, at dusk\nNegative prompt: blurry\nSteps: 25, Sampler: DPM++ 2M, Schedule type: Karras, \
              CFG scale: 7.5, Seed: 42, Size: 512x768, Model: v1-5, Denoising strength: 0.6, RNG: NV, \
-             Version: photogram 0.1.0"
+             Precision: f16, Version: photogram 0.1.0"
         );
     }
 
@@ -192,7 +197,7 @@ mod tests {
              CFG scale: 7, Seed: 42, Size: 512x768, Model: xl, Timestep spacing: trailing, \
              Prediction type: v_prediction, \
              Original size: 100x200, Crop: 0x3, Target size: 9x8, Aesthetic score: 7.5, \
-             Negative aesthetic score: 1, RNG: CPU, Version: photogram 0.1.0"
+             Negative aesthetic score: 1, RNG: CPU, Precision: f16, Version: photogram 0.1.0"
         );
     }
 

@@ -38,6 +38,8 @@ pub enum Class {
 pub struct Comparison {
     /// Largest `|found - expected|`.
     pub max_abs: f64,
+    /// Largest error relative to its element, of those that are at least a thousandth of the root mean square.
+    pub max_rel: f64,
     /// Row-major position of the largest error, or of the first value that is not finite.
     pub worst: usize,
     /// `sum (found - expected)^2 / sum expected^2`.
@@ -68,7 +70,8 @@ pub fn compare_values(expected: &[f32], found: &[f32], class: Class, dtype: DTyp
     let spread = expected.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>();
     let rms = (power / n).sqrt();
 
-    let (mut max_abs, mut worst, mut error, mut non_finite) = (0.0f64, 0, 0.0f64, 0usize);
+    let (mut max_abs, mut max_rel, mut worst, mut error, mut non_finite) =
+        (0.0f64, 0.0f64, 0, 0.0f64, 0usize);
     let mut within = true;
     for (i, (e, f)) in expected.iter().zip(found).enumerate() {
         if !f.is_finite() {
@@ -81,6 +84,9 @@ pub fn compare_values(expected: &[f32], found: &[f32], class: Class, dtype: DTyp
         let (e64, f64_) = (f64::from(*e), f64::from(*f));
         let difference = (f64_ - e64).abs();
         error += difference * difference;
+        if e64.abs() >= 1e-3 * rms && e64 != 0.0 {
+            max_rel = max_rel.max(difference / e64.abs());
+        }
         if difference > max_abs && non_finite == 0 {
             (max_abs, worst) = (difference, i);
         }
@@ -95,7 +101,7 @@ pub fn compare_values(expected: &[f32], found: &[f32], class: Class, dtype: DTyp
         (Class::Network | Class::LargeNetwork, _) => centred_nmse <= 5e-5,
         _ => within,
     };
-    Comparison { max_abs, worst, nmse, centred_nmse, non_finite, pass: close && non_finite == 0 }
+    Comparison { max_abs, max_rel, worst, nmse, centred_nmse, non_finite, pass: close && non_finite == 0 }
 }
 
 fn element_within(
@@ -160,6 +166,11 @@ impl Hard {
 
     /// A tensor of this kind; the same `seed` gives the same values everywhere.
     pub fn tensor(self, ty: &TensorType, seed: u64) -> HostTensor {
+        self.scaled(ty, seed, 1.0)
+    }
+
+    /// [`Hard::tensor`] times `scale`.
+    pub fn scaled(self, ty: &TensorType, seed: u64, scale: f64) -> HostTensor {
         let mut rng = SplitMix(seed);
         let channels = ty.channels().max(1);
         let mut constant = 0.0;
@@ -171,18 +182,19 @@ impl Hard {
         };
         HostTensor::from_fn(ty.clone(), |i| {
             let noise = rng.normal();
-            match self {
-                Hard::Noise => noise,
-                Hard::Outliers if i % 97 == 13 => outlier * noise,
-                Hard::Outliers => noise,
-                Hard::ConstantRows => {
-                    if i % channels == 0 {
-                        constant = noise;
+            scale
+                * match self {
+                    Hard::Noise => noise,
+                    Hard::Outliers if i % 97 == 13 => outlier * noise,
+                    Hard::Outliers => noise,
+                    Hard::ConstantRows => {
+                        if i % channels == 0 {
+                            constant = noise;
+                        }
+                        constant
                     }
-                    constant
+                    Hard::Offset => offset + noise,
                 }
-                Hard::Offset => offset + noise,
-            }
         })
     }
 }

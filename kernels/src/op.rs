@@ -75,6 +75,13 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         None
     }
 
+    /// What to multiply random operands of a variance of 1 by so that the result is about as large: for checks at a model's
+    /// shapes, where sums of thousands of products would leave f16. 1 for operands beyond the last.
+    fn operand_scales(&self, inputs: &[TensorType]) -> Vec<f64> {
+        let _ = inputs;
+        Vec::new()
+    }
+
     /// Inputs on which variants are compared with the reference: size 1, under a tile, one off a tile, odd, not a multiple
     /// of the vector width.
     fn cases(&self) -> Vec<Case>;

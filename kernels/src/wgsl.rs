@@ -106,7 +106,7 @@ mod tests {
     /// draft-eastlake-fnv, appendix C, with the byte that ends a text.
     #[test]
     fn a_hash_is_that_of_its_definition() {
-        assert_eq!(fnv1a([]), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a::<&str>([]), 0xcbf2_9ce4_8422_2325);
         let a = 0xaf63_dc4c_8601_ec8cu64;
         assert_eq!(fnv1a(["a"]), (a ^ 0xff).wrapping_mul(0x0000_0100_0000_01b3));
         assert_ne!(fnv1a(["a", "b"]), fnv1a(["ab"]));

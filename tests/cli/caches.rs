@@ -8,7 +8,9 @@ use engine::tuning::Choices;
 use engine::tuning::Identity;
 use serde_json::Value;
 
-use crate::support::{check_refusals, draw, has_adapter, list, names, photogram, taken, text, workplace};
+use crate::support::{
+    check_refusals, draw, has_adapter, list, names, photogram, succeed, taken, text, workplace,
+};
 
 #[test]
 fn nothing_is_tuned_in_ci_nor_on_a_software_driver() {
@@ -58,6 +60,32 @@ fn what_was_measured_is_used_and_what_was_not_is_told_once() {
         assert_eq!(list(&stats, "notes").len(), notes.len() + gpu.notes().len(), "{stats:#}");
         assert_eq!(std::fs::read_to_string(&path).expect("still there"), stored);
     }
+}
+
+#[test]
+fn a_variant_that_was_found_wrong_is_passed_over_with_a_line() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let gpu = pollster::block_on(Gpu::open(AdapterChoice::Auto)).expect("there is one");
+    let identity = Identity::of(&gpu);
+    std::fs::create_dir(folder.path().join("cache")).expect("a folder");
+    let mut choices = Choices::default();
+    // What a software driver takes for products.
+    choices.distrust("matmul_broadcast");
+    let path = folder.path().join("cache").join(identity.file_name());
+    std::fs::write(path, identity.to_json(&choices).to_string()).expect("written");
+    let output = draw(folder.path(), &["-p", "x", "-o", "out.png"]);
+    let line = "not used, for `photogram validate` found them wrong here: matmul_broadcast\n";
+    assert!(text(&output.stderr).contains(line), "{output:?}");
+    let words = ["validate", "-m", "model", "-W", "32", "-H", "32", "--json"];
+    let output = succeed(folder.path(), &words);
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let kernels = list(&found, "kernels");
+    assert!(kernels.iter().all(|kernel| kernel["pass"] == true), "{found:#}");
+    let taken: Vec<&str> = kernels.iter().filter_map(|kernel| kernel["variant"].as_str()).collect();
+    assert!(taken.contains(&"matmul_register") && !taken.contains(&"matmul_broadcast"), "{taken:?}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::{
-    TINY, change_json, copy_folder, draw, edit, fixture, has_adapter, parameters, run, succeed, text,
-    workplace,
+    TINY, change_json, check_refusals, copy_folder, draw, edit, fixture, has_adapter, parameters, run,
+    succeed, text, workplace,
 };
 
 #[test]
@@ -23,7 +23,9 @@ fn any_prompt_draws_and_is_found_in_the_picture() {
         let text = parameters(&out).expect("parameters");
         assert_eq!(text.split("\nSteps: 2, Sampler: Euler,").next(), Some(prompt));
         assert!(
-            text.contains("Seed: 42, Size: 32x32, Model: model, RNG: CPU, Version: photogram "),
+            text.contains(
+                "Seed: 42, Size: 32x32, Model: model, RNG: CPU, Precision: f32, Version: photogram "
+            ),
             "{text}"
         );
     }
@@ -215,4 +217,81 @@ fn a_model_without_an_autoencoder_draws_with_another() {
     let words = ["-p", "x", "--no-metadata", "-o", "given.png"];
     succeed(folder.path(), &[&model, &TINY[3..], &words].concat());
     assert_eq!(file("own.png"), file("given.png"));
+}
+
+#[test]
+fn a_picture_is_drawn_again_from_its_settings() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let settings =
+        ["-n", "blurry, dark", "--cfg-scale", "3.5", "-s", "7", "--rng", "cuda", "--precision", "f16"];
+    draw(folder.path(), &[&["-p", "a\nprompt: of two, lines", "-o", "out.png"][..], &settings].concat());
+    let again = succeed(folder.path(), &["reproduce", "out.png", "-m", "model", "-o", "again.png"]);
+    assert_eq!(text(&again.stdout), "the same file, byte for byte\n");
+    let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a file");
+    assert_eq!(read("out.png"), read("again.png"));
+
+    // Its settings with the pixels of another.
+    draw(folder.path(), &["-p", "something else", "-s", "8", "-o", "other.png"]);
+    let parameters = parameters(&folder.path().join("out.png")).expect("settings");
+    let other = loaders::read_rgb(folder.path().join("other.png")).expect("a picture");
+    let forged = folder.path().join("forged.png");
+    loaders::write_png(&forged, &other, &[("parameters", &parameters)]).expect("written");
+    let output = run(folder.path(), &["reproduce", "forged.png", "-m", "model", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(found["same_bytes"] == false && found["psnr"].as_f64() < Some(40.0), "{found:#}");
+
+    loaders::write_png(folder.path().join("bare.png"), &other, &[]).expect("written");
+    loaders::write_png(folder.path().join("odd.png"), &other, &[("parameters", "x\ny")]).expect("written");
+    check_refusals(
+        folder.path(),
+        &["reproduce"],
+        &[
+            (&["out.png"][..], 2, &["--model", "'model'"][..]),
+            (&["bare.png", "-m", "model"], 3, &["bare.png", "'parameters'"]),
+            (&["odd.png", "-m", "model"], 3, &["odd.png", "key: value"]),
+            (&["text.png", "-m", "model"], 3, &["text.png"]),
+            (&["absent.png", "-m", "model"], 2, &["absent.png"]),
+        ],
+    );
+}
+
+#[test]
+fn pictures_are_compared() {
+    let folder = workplace();
+    let picture = |name: &str, pixels: Vec<u8>, width: u32| {
+        let height = pixels.len() as u32 / 3 / width;
+        let picture = loaders::RgbPicture::new(width, height, pixels).expect("whole rows");
+        loaders::write_png(folder.path().join(name), &picture, &[]).expect("written");
+    };
+    let pixels: Vec<u8> = (0..16 * 12 * 3).map(|i| (i * 7 % 256) as u8).collect();
+    picture("a.png", pixels.clone(), 16);
+    let mut changed = pixels.clone();
+    changed[5] = changed[5].wrapping_add(16);
+    picture("b.png", changed, 16);
+    picture("c.png", pixels, 12);
+    let same = succeed(folder.path(), &["compare", "a.png", "a.png"]);
+    assert_eq!(text(&same.stdout), "the pictures are equal\n");
+    let words = ["compare", "a.png", "b.png", "--json", "--difference", "d.png"];
+    let found: Value = serde_json::from_slice(&succeed(folder.path(), &words).stdout).expect("JSON");
+    // 10 log10(255^2 / (16^2 / 576))
+    assert!((found["psnr"].as_f64().expect("a number") - 51.652).abs() < 1e-3, "{found:#}");
+    assert_eq!((&found["max_difference"], &found["different_pixels"]), (&16.into(), &1.into()));
+    let difference = loaders::read_rgb(folder.path().join("d.png")).expect("a picture");
+    assert_eq!(difference.pixels().iter().position(|value| *value > 0), Some(5));
+    assert_eq!(difference.pixels()[5], 255);
+    let low = run(folder.path(), &["compare", "a.png", "b.png", "--min-psnr", "60"]);
+    assert_eq!(low.status.code(), Some(1));
+    check_refusals(
+        folder.path(),
+        &["compare", "a.png"],
+        &[
+            (&["c.png"][..], 2, &["c.png", "16x12", "12x16"][..]),
+            (&["text.png"], 4, &["text.png"]),
+            (&["absent.png"], 2, &["absent.png"]),
+        ],
+    );
 }

@@ -61,6 +61,8 @@ fn help_teaches() {
         &["profile", "--help"],
         &["tune", "--help"],
         &["validate", "--help"],
+        &["reproduce", "--help"],
+        &["compare", "--help"],
     ] {
         let output = succeed(Path::new("."), words);
         let name = words.join(" ").replace([' ', '-'], "_");

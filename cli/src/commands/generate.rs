@@ -1,6 +1,5 @@
 //! `photogram generate`: a prompt becomes a picture.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use engine::pipelines::{Image, Model, Pipeline, Planned, Request};
@@ -46,8 +45,40 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    let report = Report::new(verbosity);
+    draw(args, &Report::new(verbosity), started, |image_idx, drawn| {
+        let path = &outputs[image_idx];
+        write_picture(path, &drawn.picture, &drawn.texts())?;
+        Ok(path.display().to_string())
+    })
+    .await
+}
 
+/// A finished picture.
+pub(crate) struct Drawn {
+    pub(crate) picture: RgbPicture,
+    /// Its settings, unless they are to be left out.
+    parameters: Option<String>,
+}
+
+impl Drawn {
+    /// The texts that its file has.
+    pub(crate) fn texts(&self) -> Vec<(&str, &str)> {
+        let texts =
+            self.parameters.iter().flat_map(|text| [(KEYWORD, text.as_str()), ("Software", SOFTWARE)]);
+        texts.collect()
+    }
+}
+
+/// Draws the pictures that `args` ask for and gives each to `keep`, which says where it is now. `started` is when the command
+/// began.
+///
+/// # Errors    those of `keep`, and of drawing
+pub(crate) async fn draw(
+    args: &GenerateArgs,
+    report: &Report,
+    started: Instant,
+    mut keep: impl FnMut(usize, &Drawn) -> Result<String, Failure>,
+) -> Result<(), Failure> {
     report.stage("opening the model");
     let model = open_model(&args.source).await?;
     let model = match &args.refiner {
@@ -65,9 +96,9 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     }
 
     report.stage("compiling kernels, loading weights");
-    let Adapter { gpu, notes } = open_tuned(&args.source.adapter, &report).await?;
+    let Adapter { gpu, notes } = open_tuned(&args.source.adapter, report).await?;
     report.detail(&format!("adapter: {} ({})", gpu.adapter_name(), gpu.driver()));
-    let stored = StoredPipelines::load(&gpu, &report).await;
+    let stored = StoredPipelines::load(&gpu, report).await;
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu.clone(), model);
     let encoding = Instant::now();
@@ -89,23 +120,22 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
         );
     }
     let seconds = Seconds { load: started.elapsed() - encode, encode, ..Seconds::default() };
-    let mut drawing = Drawing { args, report: &report, notes, planned, refiner, seconds };
+    let mut drawing = Drawing { args, report, notes, planned, refiner, seconds };
 
-    for (image_idx, path) in outputs.iter().enumerate() {
+    for image_idx in 0..args.batch_count {
         let request = Request { seed: request.seed.of_image(image_idx), ..request.clone() };
         let picture_started = Instant::now();
         let image = drawing.draw(&mut pipeline, &request, latents.clone(), image_idx).await?;
-        drawing.write(path, &image, &request, &pipeline.model().name)?;
+        let place = keep(image_idx, &drawing.drawn(&image, &request, &pipeline)?)?;
         report.note(&format!(
-            "{}: {}, seed {}, {:.1} s",
-            path.display(),
+            "{place}: {}, seed {}, {:.1} s",
             image.size(),
             request.seed.0,
             picture_started.elapsed().as_secs_f64()
         ));
     }
     if let Some(stored) = stored {
-        stored.save(&gpu, &report);
+        stored.save(&gpu, report);
     }
     if let Some(path) = &args.stats {
         let stats = drawing.stats(&pipeline, &request, started.elapsed())?;
@@ -179,7 +209,7 @@ impl Drawing<'_> {
         Ok(image)
     }
 
-    fn write(&self, path: &Path, image: &Image, request: &Request, model: &str) -> Result<(), Failure> {
+    fn drawn(&self, image: &Image, request: &Request, pipeline: &Pipeline) -> Result<Drawn, Failure> {
         let size = image.size();
         let picture = RgbPicture::new(size.width as u32, size.height as u32, image.to_rgb8());
         let picture =
@@ -190,16 +220,12 @@ impl Drawing<'_> {
             request,
             method: self.planned.method,
             schedule: self.planned.trajectory.schedule,
-            model,
+            model: &pipeline.model().name,
             refiner: self.refiner.as_deref(),
             vae: vae.as_deref(),
+            dtype: pipeline.dtype(),
         };
-        let parameters = settings.parameters();
-        let texts: &[(&str, &str)] = match self.args.no_metadata {
-            true => &[],
-            false => &[(KEYWORD, &parameters), ("Software", SOFTWARE)],
-        };
-        write_picture(path, &picture, texts)
+        Ok(Drawn { picture, parameters: (!self.args.no_metadata).then(|| settings.parameters()) })
     }
 
     fn stats(

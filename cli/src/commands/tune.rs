@@ -2,7 +2,8 @@
 
 use engine::pipelines::{Pipeline, PixelSize};
 use engine::profile::Clock;
-use engine::tuning::{Against, Identity, Measured, Tuned, Tuner};
+use engine::tuning::{Identity, Measured, Tuned, Tuner};
+use engine::validate::Against;
 use kernels::DType;
 use serde_json::{Value, json};
 

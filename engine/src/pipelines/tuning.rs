@@ -1,4 +1,4 @@
-//! What there is to choose in a picture's making.
+//! What a picture's making computes, and what there is to choose in it.
 
 use super::denoiser::build_denoiser;
 use super::pipeline::Pipeline;
@@ -7,7 +7,7 @@ use super::stack::texts;
 use crate::compile::plan_for;
 use crate::error::Error;
 use crate::plan::Plan;
-use crate::tuning::{Task, infer_tasks};
+use crate::tuning::{Task, infer_tasks, tasks_of};
 
 impl Pipeline {
     /// The operations of text encoders, denoiser and decoder that can be computed in several ways, for `request`. Nothing is
@@ -16,6 +16,19 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::condition`].
     pub fn tuning_tasks(&self, request: &Request) -> Result<Vec<Task>, Error> {
+        Ok(infer_tasks(&self.plans(request)?, self.gpu.caps()))
+    }
+
+    /// All operations of text encoders, denoiser and decoder for `request`, each once. Nothing is uploaded. A refiner and an
+    /// initial picture's encoder are not looked at.
+    ///
+    /// # Errors
+    /// As [`Pipeline::condition`].
+    pub fn tasks(&self, request: &Request) -> Result<Vec<Task>, Error> {
+        Ok(tasks_of(&self.plans(request)?))
+    }
+
+    fn plans(&self, request: &Request) -> Result<Vec<Plan>, Error> {
         self.model().check(request)?;
         let batch = texts(request).len();
         let mut graphs = Vec::new();
@@ -24,7 +37,6 @@ impl Pipeline {
         }
         graphs.push(build_denoiser(&self.model().unet, self.base.denoiser_shape(request))?);
         graphs.push(self.decoder_graph(self.latent_extent(request.size))?);
-        let plans: Result<Vec<Plan>, Error> = graphs.iter().map(|graph| plan_for(&self.gpu, graph)).collect();
-        Ok(infer_tasks(&plans?, self.gpu.caps()))
+        graphs.iter().map(|graph| plan_for(&self.gpu, graph)).collect()
     }
 }

@@ -121,7 +121,8 @@ pub enum Choice<'a> {
     Safest,
     /// The variant of this number, for comparing variants.
     Number(usize),
-    /// The one that was measured to be fastest where it is offered, the one expected to be otherwise.
+    /// The one that was measured to be fastest where it is offered, the one expected to be otherwise; never one that is
+    /// distrusted while there is another.
     Measured(&'a Choices),
 }
 
@@ -134,8 +135,12 @@ impl Choice<'_> {
             Choice::Safest => 0,
             Choice::Number(n) => n.min(last),
             Choice::Measured(choices) => {
-                let name = choices.get(op, inputs);
-                name.and_then(|name| variants.iter().position(|v| v.name == name)).unwrap_or(last)
+                let trusted = |variant: &Variant| choices.trusts(variant.name);
+                let chosen = choices.get(op, inputs);
+                let chosen =
+                    chosen.and_then(|name| variants.iter().position(|v| v.name == name && trusted(v)));
+                // If none is trusted, the one that runs anywhere is as good as any.
+                chosen.or_else(|| variants.iter().rposition(trusted)).unwrap_or(0)
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Which variant computes which operation, as far as it was measured. A value: it knows no device and no file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernels::{Op, TensorType};
 
-/// Variants by what they compute.
+/// Variants by what they compute, and those that are not to be taken at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choices {
     variants: BTreeMap<String, String>,
+    distrusted: BTreeSet<String>,
 }
 
 impl Choices {
@@ -30,6 +31,26 @@ impl Choices {
     /// Key and variant of each choice, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variants.iter().map(|(key, variant)| (key.as_str(), variant.as_str()))
+    }
+
+    /// Never takes the variant of this name again while there is another: it was found wrong.
+    pub fn distrust(&mut self, variant: impl Into<String>) {
+        self.distrusted.insert(variant.into());
+    }
+
+    /// Takes the variant of this name again. Whether it was distrusted.
+    pub fn trust(&mut self, variant: &str) -> bool {
+        self.distrusted.remove(variant)
+    }
+
+    /// Whether the variant of this name may be taken.
+    pub fn trusts(&self, variant: &str) -> bool {
+        !self.distrusted.contains(variant)
+    }
+
+    /// Names of variants that are not taken, sorted.
+    pub fn distrusted(&self) -> impl Iterator<Item = &str> {
+        self.distrusted.iter().map(String::as_str)
     }
 
     /// How many there are.

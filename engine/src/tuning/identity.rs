@@ -52,6 +52,7 @@ impl Identity {
             "driver": self.driver,
             "shaders": self.shaders,
             "choices": variants,
+            "wrong": choices.distrusted().collect::<Vec<_>>(),
         })
     }
 
@@ -71,6 +72,9 @@ impl Identity {
         for (key, variant) in stored.entries() {
             let name = variant.as_str().ok_or_else(|| stored.unexpected(key, "a variant's name"))?;
             choices.insert(key, name);
+        }
+        for variant in config.or("wrong", Vec::<String>::new())? {
+            choices.distrust(variant);
         }
         Ok(choices)
     }

@@ -3,34 +3,19 @@
 use std::collections::HashMap;
 
 use kernels::HostTensor;
-use kernels::check::{Comparison, Hard, compare, compare_values, quick_noise};
+use kernels::check::{Comparison, Hard, quick_noise};
 
 use super::{Choices, Task};
 use crate::device::{Clock, DeviceError, DeviceTensor, Gpu, Program};
 use crate::error::Error;
 use crate::graph::{Graph, Rate};
 use crate::plan::{Choice, PlanError, build_plan};
-use crate::validate::validate_variants;
+use crate::validate::{Against, Expected, validate_variants};
 
 /// Runs of which a variant's time is the shortest.
 const RUNS: usize = 5;
 /// The part of the usual variant's time that another must save to be chosen: less is noise.
 const LEAST_GAIN: f64 = 0.02;
-/// Operations of which the whole reference is computed.
-const WHOLE_FLOPS: u64 = 1 << 28;
-/// Elements of larger ones that are computed, where the operation can.
-const SAMPLES: usize = 2048;
-
-/// What a variant's result was compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Against {
-    /// All of the reference.
-    Reference,
-    /// Some of the reference's elements, and all of the first right variant's.
-    Samples,
-    /// All of the first right variant's: the reference of so large an operation takes too long.
-    Variant,
-}
 
 /// A variant's time and what is wrong with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,14 +89,6 @@ struct Bench<'a> {
     output: DeviceTensor,
 }
 
-/// What a right result is.
-struct Expected {
-    against: Against,
-    /// Positions and values.
-    samples: Option<(Vec<usize>, Vec<f32>)>,
-    whole: Option<HostTensor>,
-}
-
 impl Tuner {
     /// Times with the most exact clock of `gpu`.
     pub fn new(gpu: Gpu) -> Self {
@@ -131,7 +108,7 @@ impl Tuner {
     pub async fn tune(&mut self, task: &Task) -> Result<Tuned, Error> {
         let operands: Vec<HostTensor> =
             task.inputs.iter().enumerate().map(|(i, ty)| quick_noise(ty, i as u64 + 1)).collect();
-        let mut expected = Expected::of(task, &operands);
+        let mut expected = Expected::of(task.op.as_ref(), &task.inputs, &operands);
         let bench = self.bench(task, &operands).await?;
         drop(operands);
 
@@ -237,7 +214,7 @@ impl Tuner {
         program.run(&self.gpu, &[Rate::Step], &bench.inputs, std::slice::from_ref(&bench.output)).await?;
         let bytes = self.gpu.read_bytes(&bench.output).await?;
         let (found, padding_is_zero) = HostTensor::from_bytes(ty.clone(), &bytes);
-        let comparisons = expected.compare(bench.task, &found);
+        let comparisons = expected.compare(bench.task.op.as_ref(), &bench.task.inputs, &found);
         let wrong = comparisons.iter().find(|comparison| !comparison.pass || !padding_is_zero);
         let wrong = match wrong {
             Some(comparison) => Some(described(comparison, padding_is_zero)),
@@ -258,42 +235,6 @@ impl Tuner {
         let times = program.run_timed(&self.gpu, self.clock, &[Rate::Step], &bench.inputs, outputs).await?;
         Ok(times.iter().map(|time| time.ns).sum())
     }
-}
-
-impl Expected {
-    fn of(task: &Task, operands: &[HostTensor]) -> Self {
-        let operands: Vec<&HostTensor> = operands.iter().collect();
-        if task.op.cost(&task.inputs).flops <= WHOLE_FLOPS {
-            let whole = Some(task.op.reference(&operands));
-            return Expected { against: Against::Reference, samples: None, whole };
-        }
-        let output = task.op.infer(&task.inputs).map_or(0, |ty| ty.shape.elements());
-        let positions = positions(output);
-        let samples = task.op.reference_at(&operands, &positions).map(|values| (positions, values));
-        let against = if samples.is_some() { Against::Samples } else { Against::Variant };
-        Expected { against, samples, whole: None }
-    }
-
-    /// `found` compared with all that is known by now.
-    fn compare(&self, task: &Task, found: &HostTensor) -> Vec<Comparison> {
-        let (class, dtype) = (task.op.class(&task.inputs), found.ty().dtype);
-        let samples = self.samples.as_ref().map(|(positions, values)| {
-            let found: Vec<f32> = positions.iter().map(|at| found.data()[*at]).collect();
-            compare_values(values, &found, class, dtype)
-        });
-        let whole = self.whole.as_ref().map(|whole| compare(whole, found, class, dtype));
-        samples.into_iter().chain(whole).collect()
-    }
-}
-
-/// Ascending positions all over a result, the first and the last among them.
-fn positions(elements: usize) -> Vec<usize> {
-    let count = SAMPLES.min(elements);
-    let last = elements.saturating_sub(1) as u128;
-    let step = |i: usize| (last * i as u128 / (count.max(2) - 1) as u128) as usize;
-    let mut positions: Vec<usize> = (0..count).map(step).collect();
-    positions.dedup();
-    positions
 }
 
 fn described(comparison: &Comparison, padding_is_zero: bool) -> String {
@@ -345,15 +286,5 @@ mod tests {
         assert_eq!(noted(&choices), ["a"]);
         tuned(&[("a", Some(5.0), false), ("b", None, true)]).choose(&mut choices);
         assert!(choices.is_empty());
-    }
-
-    #[test]
-    fn samples_reach_from_the_first_element_to_the_last() {
-        assert_eq!(positions(0), [] as [usize; 0]);
-        assert_eq!(positions(1), [0]);
-        assert_eq!(positions(5), [0, 1, 2, 3, 4]);
-        let many = positions(1_000_003);
-        assert_eq!((many.len(), many[0], many[SAMPLES - 1]), (SAMPLES, 0, 1_000_002));
-        assert!(many.is_sorted_by(|a, b| a < b));
     }
 }

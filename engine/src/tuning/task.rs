@@ -8,7 +8,7 @@ use kernels::{Caps, Op, TensorType};
 use super::key;
 use crate::plan::Plan;
 
-/// An operation on operands of given types that can be computed in several ways.
+/// An operation on operands of given types.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The operation, with attributes.
@@ -28,6 +28,13 @@ impl Task {
 
 /// Each distinct operation of `plans` that has more than one variant on an adapter with `caps`, in the order of its first use.
 pub fn infer_tasks<'a>(plans: impl IntoIterator<Item = &'a Plan>, caps: &Caps) -> Vec<Task> {
+    let mut tasks = tasks_of(plans);
+    tasks.retain(|task| task.op.variants(&task.inputs, caps).is_ok_and(|variants| variants.len() > 1));
+    tasks
+}
+
+/// Each distinct operation of `plans`, in the order of its first use.
+pub fn tasks_of<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Vec<Task> {
     let (mut tasks, mut known): (Vec<Task>, HashMap<String, usize>) = Default::default();
     for step in plans.into_iter().flat_map(|plan| &plan.steps) {
         let task = Task { op: step.op.clone(), inputs: step.input_types.clone(), calls: 1 };
@@ -37,6 +44,5 @@ pub fn infer_tasks<'a>(plans: impl IntoIterator<Item = &'a Plan>, caps: &Caps) -
             None => tasks.push(task),
         }
     }
-    tasks.retain(|task| task.op.variants(&task.inputs, caps).is_ok_and(|variants| variants.len() > 1));
     tasks
 }

@@ -141,6 +141,36 @@ impl Attention {
         if fits { Ok(()) } else { Err(shape_error(self, "mask", expected(), mask)) }
     }
 
+    /// Where the first key and value of a row of one head are: rows are counted over batches, queries and heads.
+    fn first_key(&self, e: &Extents, row: usize) -> usize {
+        let (head, batch) = (row % self.heads, row / self.heads / e.queries);
+        batch * e.keys * self.kv_heads * e.d + head / (self.heads / self.kv_heads) * e.d
+    }
+
+    /// The weights of the keys that the query of such a row sees, in f64.
+    fn softmax(&self, inputs: &[&HostTensor], e: &Extents, row: usize) -> Vec<f64> {
+        let (q, k) = (inputs[0], inputs[1]);
+        let (head, query) = (row % self.heads, row / self.heads % e.queries);
+        let batch = row / self.heads / e.queries;
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let [mask_batch, mask_head, mask_query] = self.mask_strides(&types, TensorType::channels);
+        let mask_at = batch * mask_batch + head * mask_head + query * mask_query;
+        let (first_key, scale) = (self.first_key(e, row), self.scale(e.d));
+        let seen = if self.causal { e.keys.min(query + 1) } else { e.keys };
+        let score = |t: usize| {
+            let key = first_key + t * self.kv_heads * e.d;
+            let dot: f64 = (0..e.d).map(|c| q.at(row * e.d + c) * k.at(key + c)).sum();
+            scale * dot + inputs.get(3).map_or(0.0, |mask| mask.at(mask_at + t))
+        };
+        let mut weights: Vec<f64> = (0..seen).map(score).collect();
+        let highest = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weight = |score: f64| if score <= MASKED { 0.0 } else { libm::exp(score - highest) };
+        weights.iter_mut().for_each(|score| *score = weight(*score));
+        let total = f64::max(weights.iter().sum(), LEAST_TOTAL);
+        weights.iter_mut().for_each(|weight| *weight /= total);
+        weights
+    }
+
     fn scale(&self, d: usize) -> f64 {
         self.scale.unwrap_or(1.0 / (d as f64).sqrt())
     }
@@ -380,40 +410,46 @@ impl Op for Attention {
     fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
         let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
         let e = self.extents(&types);
-        let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
-        let (q_row, kv_row) = (self.heads * e.d, self.kv_heads * e.d);
-        let scale = self.scale(e.d);
-        let mask_strides = self.mask_strides(&types, TensorType::channels);
-        let mask = |batch: usize, head: usize, query: usize, key: usize| {
-            let [b, h, s] = mask_strides;
-            inputs.get(3).map_or(0.0, |mask| mask.at(batch * b + head * h + query * s + key))
-        };
+        let (q, v) = (inputs[0], inputs[2]);
         let mut data = vec![0.0f32; q.shape().elements()];
-        let mut scores = vec![0.0f64; e.keys];
         let mut sums = vec![0.0f64; e.d];
         for (row, out) in data.chunks_exact_mut(e.d).enumerate() {
-            let (head, query) = (row % self.heads, row / self.heads % e.queries);
-            let batch = row / self.heads / e.queries;
-            let kv = batch * e.keys * kv_row + head / (self.heads / self.kv_heads) * e.d;
-            let q_at = (batch * e.queries + query) * q_row + head * e.d;
-            let seen = if self.causal { e.keys.min(query + 1) } else { e.keys };
-            for (t, score) in scores[..seen].iter_mut().enumerate() {
-                let dot: f64 = (0..e.d).map(|c| q.at(q_at + c) * k.at(kv + t * kv_row + c)).sum();
-                *score = scale * dot + mask(batch, head, query, t);
-            }
-            let highest = scores[..seen].iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let mut total = 0.0;
+            let start = self.first_key(&e, row);
             sums.fill(0.0);
-            for (t, score) in scores[..seen].iter().enumerate() {
-                let weight = if *score <= MASKED { 0.0 } else { libm::exp(score - highest) };
-                total += weight;
+            for (t, weight) in self.softmax(inputs, &e, row).iter().enumerate() {
                 for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum += weight * v.at(kv + t * kv_row + c);
+                    *sum += weight * v.at(start + t * self.kv_heads * e.d + c);
                 }
             }
-            out.iter_mut().zip(&sums).for_each(|(y, sum)| *y = (sum / f64::max(total, LEAST_TOTAL)) as f32);
+            out.iter_mut().zip(&sums).for_each(|(y, sum)| *y = *sum as f32);
         }
         HostTensor::new(q.ty().clone(), data)
+    }
+
+    fn reference_at(&self, inputs: &[&HostTensor], positions: &[usize]) -> Option<Vec<f32>> {
+        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
+        let e = self.extents(&types);
+        let v = inputs[2];
+        let mut row = None;
+        let mut softmax = Vec::new();
+        let element = |at: &usize| {
+            // Neighbours share a head's row.
+            if row != Some(at / e.d) {
+                row = Some(at / e.d);
+                softmax = self.softmax(inputs, &e, at / e.d);
+            }
+            let start = self.first_key(&e, at / e.d) + at % e.d;
+            let terms = softmax.iter().enumerate();
+            let sum: f64 = terms.map(|(t, weight)| weight * v.at(start + t * self.kv_heads * e.d)).sum();
+            v.ty().dtype.round(sum as f32)
+        };
+        Some(positions.iter().map(element).collect())
+    }
+
+    fn operand_scales(&self, inputs: &[TensorType]) -> Vec<f64> {
+        // Where rows stand off from zero, scores are of the size of D times the offset's square.
+        let d = self.extents(inputs).d;
+        vec![1.0 / (d as f64).sqrt()]
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {

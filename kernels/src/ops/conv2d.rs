@@ -263,6 +263,11 @@ impl Op for Conv2d {
         Some(Absorbed { op: Arc::new(Conv2d { epilogue, ..self.clone() }), extra_operands })
     }
 
+    fn operand_scales(&self, inputs: &[TensorType]) -> Vec<f64> {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        vec![1.0, self.epilogue.weight_scale(w.shape[0] * w.shape[1] * x.channels())]
+    }
+
     fn cases(&self) -> Vec<Case> {
         let same = Conv2d { padding: [1; 4], ..Conv2d::default() };
         let down = Conv2d { stride: [2, 2], ..same.clone() };

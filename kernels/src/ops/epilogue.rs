@@ -42,6 +42,12 @@ impl Epilogue {
         TensorType::new(self.dtype.unwrap_or(operand), shape)
     }
 
+    /// What to multiply weights of a variance of 1 by so that sums of `terms` products, or the products of two such sums, stay
+    /// small, also where operands stand off from zero.
+    pub(super) fn weight_scale(&self, terms: usize) -> f64 {
+        if self.geglu { 1.0 / terms as f64 } else { 1.0 / (terms as f64).sqrt() }
+    }
+
     /// Number of operands.
     pub(super) fn operands(&self) -> usize {
         usize::from(self.bias) + usize::from(self.batch_bias) + usize::from(self.residual)

@@ -258,6 +258,10 @@ impl Op for MatMul {
         takes.then(|| Arc::new(MatMul { stacked: true, ..self.clone() }) as Arc<dyn Op>)
     }
 
+    fn operand_scales(&self, inputs: &[TensorType]) -> Vec<f64> {
+        vec![1.0, self.epilogue.weight_scale(inputs[0].channels())]
+    }
+
     fn cases(&self) -> Vec<Case> {
         let plain = MatMul::default();
         let mut cases = Vec::new();

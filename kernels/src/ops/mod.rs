@@ -197,6 +197,6 @@ mod sampled {
             }
             operations.insert(case.op.name());
         }
-        assert_eq!(operations.into_iter().collect::<Vec<_>>(), ["conv2d", "matmul"]);
+        assert_eq!(operations.into_iter().collect::<Vec<_>>(), ["attention", "conv2d", "matmul"]);
     }
 }

@@ -6,7 +6,7 @@ use image::imageops::{self, FilterType};
 mod png_file;
 mod read;
 
-pub use png_file::{read_png_text, write_png};
+pub use png_file::{encode_png, read_png_text, write_png};
 pub use read::read_rgb;
 
 /// A picture of 8-bit sRGB pixels.

@@ -2,7 +2,7 @@
 //!
 //! Source: PNG specification, third edition, 11.3.3 (tEXt, zTXt, iTXt).
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 
 use super::RgbPicture;
@@ -22,22 +22,34 @@ const MAX_KEPT_BYTES: usize = 8 << 20;
 ///
 /// # Errors  [`Error::Output`], also for a keyword that is not 1 to 79 characters of Latin-1
 pub fn write_png(path: impl AsRef<Path>, picture: &RgbPicture, text: &[(&str, &str)]) -> Result<(), Error> {
-    write_with(path.as_ref(), |out| {
-        let mut encoder = png::Encoder::new(out, picture.width(), picture.height());
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        for (keyword, value) in text {
-            if value.chars().all(is_plain) {
-                encoder.add_text_chunk((*keyword).to_owned(), (*value).to_owned())?;
-            } else {
-                encoder.add_itxt_chunk((*keyword).to_owned(), (*value).to_owned())?;
-            }
+    write_with(path.as_ref(), |out| encode(out, picture, text))
+}
+
+/// The bytes that [`write_png`] writes.
+///
+/// # Errors  [`Error::Output`] as there
+pub fn encode_png(picture: &RgbPicture, text: &[(&str, &str)]) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let encoded = encode(&mut bytes, picture, text);
+    encoded.map_err(|source| Error::Output { path: "a PNG in memory".to_owned(), source })?;
+    Ok(bytes)
+}
+
+fn encode(out: impl Write, picture: &RgbPicture, text: &[(&str, &str)]) -> io::Result<()> {
+    let mut encoder = png::Encoder::new(out, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, value) in text {
+        if value.chars().all(is_plain) {
+            encoder.add_text_chunk((*keyword).to_owned(), (*value).to_owned())?;
+        } else {
+            encoder.add_itxt_chunk((*keyword).to_owned(), (*value).to_owned())?;
         }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(picture.pixels())?;
-        writer.finish()?;
-        Ok(())
-    })
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(picture.pixels())?;
+    writer.finish()?;
+    Ok(())
 }
 
 /// Whether a tEXt chunk may hold `c`.

@@ -1,36 +1,20 @@
-//! `photogram validate`: whether this adapter computes what it should.
+//! Every variant of every kernel on its own cases.
 
-use std::path::Path;
-
+use ::kernels::DType;
+use ::kernels::check::Comparison;
 use engine::device::Gpu;
-use engine::recorded::{RecordedRun, run_recorded};
 use engine::validate::{Verdict, validate_case};
-use kernels::DType;
-use kernels::check::Comparison;
 use serde_json::{Value, json};
 
-use crate::adapter::{Adapter, open, open_tuned};
-use crate::args::ValidateArgs;
-use crate::failure::{Code, Failure};
-use crate::report::{Report, Verbosity, print, print_json};
+use super::marks::Marks;
+use super::{check, comparison_as_json, figure, pass_or_fail, worse};
+use crate::adapter::Adapter;
+use crate::failure::Failure;
+use crate::report::{Report, print, print_json};
 use crate::tables::table;
 
 /// Failures of a variant that are described one by one.
 const MAX_DESCRIBED: usize = 5;
-
-/// Compares kernels with their references, or a recorded run with ours.
-///
-/// # Errors    [`Code::CheckFailed`] if a result is wrong
-pub(crate) async fn run(args: &ValidateArgs) -> Result<(), Failure> {
-    let report = Report::new(if args.quiet { Verbosity::Quiet } else { Verbosity::Normal });
-    match &args.reference {
-        Some(folder) => {
-            let adapter = open_tuned(&args.adapter, &report).await?;
-            validate_recorded(args, adapter, folder, &report).await
-        }
-        None => validate_kernels(args, &open(&args.adapter, &report).await?.gpu, &report).await,
-    }
-}
 
 /// All verdicts on one variant for one dtype.
 struct Variant {
@@ -50,13 +34,14 @@ impl Variant {
     }
 }
 
-/// The larger of two errors; one that is not a number is the largest.
-fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a > b { a } else { b }
-}
-
-async fn validate_kernels(args: &ValidateArgs, gpu: &Gpu, report: &Report) -> Result<(), Failure> {
-    let cases = kernels::ops::cases();
+/// Runs every case of every kernel, and notes which variants are wrong here and which are not any more.
+pub(super) async fn validate(
+    Adapter { gpu, .. }: Adapter,
+    as_json: bool,
+    report: &Report,
+) -> Result<(), Failure> {
+    let gpu = &gpu;
+    let cases = ::kernels::ops::cases();
     report.steps("checking", cases.len());
     let mut variants: Vec<Variant> = Vec::new();
     for case in &cases {
@@ -73,7 +58,13 @@ async fn validate_kernels(args: &ValidateArgs, gpu: &Gpu, report: &Report) -> Re
     }
     report.clear();
 
-    if args.json {
+    let mut marks = Marks::new(gpu);
+    let is_wrong = |name: &str| variants.iter().any(|v| v.name == name && v.failures().next().is_some());
+    for variant in &variants {
+        marks.note(variant.name, is_wrong(variant.name));
+    }
+    marks.write(gpu, report);
+    if as_json {
         print_json(&kernels_as_json(gpu, &variants))?;
     } else {
         let text = kernels_described(gpu, &variants);
@@ -152,101 +143,4 @@ fn kernels_as_json(gpu: &Gpu, variants: &[Variant]) -> Value {
         "notes": gpu.notes(),
         "variants": variants.collect::<Vec<_>>(),
     })
-}
-
-async fn validate_recorded(
-    args: &ValidateArgs,
-    Adapter { gpu, notes }: Adapter,
-    folder: &Path,
-    report: &Report,
-) -> Result<(), Failure> {
-    report.stage("running the recorded request");
-    let run = run_recorded(gpu.clone(), folder, args.precision.into()).await?;
-    report.clear();
-    if args.json {
-        print_json(&run_as_json(&gpu, &notes, &run))?;
-    } else {
-        let text = run_described(&gpu, &run);
-        print(&text, &text)?;
-    }
-    check(run.pass(), || {
-        let first = run.first_failure().map_or("", |stage| &stage.name);
-        format!("'{first}' is the first stage that differs from the recorded run")
-    })
-}
-
-fn run_described(gpu: &Gpu, run: &RecordedRun) -> String {
-    let head = ["stage", "nmse", "max abs", "worst index", "not finite", ""];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(run.stages.iter().map(|stage| {
-        let Comparison { max_abs, worst, centred_nmse, non_finite, pass, .. } = stage.comparison;
-        vec![
-            stage.name.clone(),
-            figure(centred_nmse),
-            figure(max_abs),
-            worst.to_string(),
-            non_finite.to_string(),
-            pass_or_fail(pass).to_owned(),
-        ]
-    }));
-    format!(
-        "{}, {}, {}\n\n{}\nimage: {:.1} dB PSNR\n",
-        gpu.adapter_name(),
-        gpu.driver(),
-        run.dtype,
-        table(&rows),
-        run.image_psnr
-    )
-}
-
-fn run_as_json(gpu: &Gpu, notes: &[String], run: &RecordedRun) -> Value {
-    let stages = run
-        .stages
-        .iter()
-        .map(|stage| json!({ "stage": stage.name, "comparison": comparison_as_json(&stage.comparison) }));
-    json!({
-        "adapter": gpu.adapter_name(),
-        "driver": gpu.driver(),
-        "notes": notes,
-        "dtype": run.dtype.to_string(),
-        "pass": run.pass(),
-        "image_psnr": run.image_psnr,
-        "stages": stages.collect::<Vec<_>>(),
-    })
-}
-
-fn comparison_as_json(comparison: &Comparison) -> Value {
-    json!({
-        "max_abs": comparison.max_abs,
-        "worst": comparison.worst,
-        "nmse": comparison.nmse,
-        "centred_nmse": comparison.centred_nmse,
-        "non_finite": comparison.non_finite,
-        "pass": comparison.pass,
-    })
-}
-
-fn check(passed: bool, message: impl FnOnce() -> String) -> Result<(), Failure> {
-    if passed { Ok(()) } else { Err(Failure::new(Code::CheckFailed, message())) }
-}
-
-fn pass_or_fail(pass: bool) -> &'static str {
-    if pass { "pass" } else { "FAIL" }
-}
-
-fn figure(value: f64) -> String {
-    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_that_is_no_number_is_the_worst() {
-        for errors in [[f64::NAN, 1.0, 2.0], [1.0, f64::NAN, 2.0], [1.0, 2.0, f64::NAN]] {
-            assert!(errors.into_iter().fold(0.0, worse).is_nan(), "{errors:?}");
-        }
-        assert_eq!([1.0, 3.0, 2.0].into_iter().fold(0.0, worse), 3.0);
-    }
 }

@@ -1,13 +1,20 @@
 //! Comparing shader variants with their operation's reference, on this adapter.
 //!
-//! Called by `photogram validate` and by the kernel tests: one program decides what is right.
+//! Called by `photogram validate`, `photogram tune` and the kernel tests: one program decides what is right.
+
+mod expected;
+mod shapes;
 
 use kernels::check::{Comparison, Hard, compare};
-use kernels::{Case, HostTensor, TensorType, Variant};
+use kernels::{Case, HostTensor, Op, TensorType, Variant};
 
 use crate::device::{DeviceError, Gpu, Program};
 use crate::graph::{Graph, GraphError, Rate};
 use crate::plan::{Choice, PlanError, build_plan};
+
+pub use expected::Against;
+pub(crate) use expected::Expected;
+pub use shapes::validate_task;
 
 /// One variant on one case and one kind of input.
 #[derive(Clone, Debug)]
@@ -87,8 +94,6 @@ pub(crate) async fn validate_variants(
         programs.push((name, Program::compile(gpu, plan, Vec::new())?));
     }
 
-    let attributes: Vec<String> =
-        case.op.attributes().iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut verdicts = Vec::new();
     for hard in kinds.iter().copied() {
         let operands: Vec<HostTensor> =
@@ -107,7 +112,7 @@ pub(crate) async fn validate_variants(
             let (found, padding_is_zero) = HostTensor::from_bytes(output.clone(), &bytes);
             verdicts.push(Verdict {
                 op: case.op.name(),
-                attributes: attributes.join(" "),
+                attributes: described_attributes(case.op.as_ref()),
                 variant,
                 inputs: case.inputs.clone(),
                 hard,
@@ -117,4 +122,11 @@ pub(crate) async fn validate_variants(
         }
     }
     Ok(verdicts)
+}
+
+/// `name=value` with spaces between.
+fn described_attributes(op: &dyn Op) -> String {
+    let attributes = op.attributes();
+    let attributes: Vec<String> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    attributes.join(" ")
 }

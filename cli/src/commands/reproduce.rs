@@ -1,0 +1,117 @@
+//! `photogram reproduce`: a picture drawn again from the settings in its file.
+
+use std::path::Path;
+use std::time::Instant;
+
+use loaders::{FileSource, encode_png, read_png_text, read_rgb, read_whole};
+use serde_json::json;
+
+use super::compare::{compared, finite};
+use super::generate;
+use crate::args::{ReproduceArgs, parse_generate};
+use crate::builtin;
+use crate::failure::{Code, Failure};
+use crate::metadata::{KEYWORD, SOFTWARE};
+use crate::output::{check_writable, picture_paths, write_picture};
+use crate::parameters::Parameters;
+use crate::report::{Report, Verbosity, print, print_json};
+use crate::request::check_args;
+
+/// Below it, another picture was drawn: other adapters stay above.
+const LEAST_PSNR: f64 = 40.0;
+
+/// Draws the picture again and compares.
+///
+/// # Errors    [`Code::Usage`] where the settings name a file that is not given; [`Code::CheckFailed`] for another picture
+pub(crate) async fn run(args: &ReproduceArgs) -> Result<(), Failure> {
+    let texts = read_png_text(&args.picture)?;
+    let Some((_, parameters)) = texts.iter().find(|(keyword, _)| keyword == KEYWORD) else {
+        let message = format!("{}: expected a text '{KEYWORD}', found none", args.picture.display());
+        return Err(Failure::new(Code::Malformed, message).with_hint("`photogram generate` writes one"));
+    };
+    let malformed = |problem: String| {
+        Failure::new(Code::Malformed, format!("{}: text '{KEYWORD}': {problem}", args.picture.display()))
+    };
+    let parsed = Parameters::parse(parameters).map_err(malformed)?;
+    let mut words = parsed.words().map_err(malformed)?;
+    words.extend(given_words(args, &parsed)?);
+    if let Some(path) = &args.output {
+        check_writable(&picture_paths(path, 1)?[0])?;
+    }
+    let generate = parse_generate(words)?;
+    check_args(&generate)?;
+    let before = read_rgb(&args.picture)?;
+    let file = read_whole(&FileSource::open(&args.picture)?, u64::MAX).await?;
+    let report = Report::new(if args.quiet { Verbosity::Quiet } else { Verbosity::Normal });
+    let (mut is_same_file, mut after) = (false, None);
+    generate::draw(&generate, &report, Instant::now(), |_, drawn| {
+        is_same_file = encode_png(&drawn.picture, &drawn.texts())? == file;
+        after = compared(&before, &drawn.picture);
+        match &args.output {
+            Some(path) => {
+                write_picture(path, &drawn.picture, &drawn.texts()).map(|()| path.display().to_string())
+            }
+            None => Ok("drawn again".to_owned()),
+        }
+    })
+    .await?;
+    report.clear();
+    let found = after.ok_or_else(|| {
+        Failure::new(
+            Code::Malformed,
+            format!("{}: its size is not that in its settings", args.picture.display()),
+        )
+    })?;
+    if args.json {
+        print_json(&json!({
+            "same_bytes": is_same_file,
+            "psnr": finite(found.psnr),
+            "ssim": found.ssim,
+            "max_difference": found.max_difference,
+            "version": parsed.field("Version"),
+            "this_version": SOFTWARE,
+        }))?;
+    } else {
+        let text = match (is_same_file, found.max_difference) {
+            (true, _) => "the same file, byte for byte\n".to_owned(),
+            (false, 0) => "the same picture, in a file of other bytes\n".to_owned(),
+            (false, _) => {
+                format!("{:.1} dB PSNR, largest difference {} of 255\n", found.psnr, found.max_difference)
+            }
+        };
+        print(&text, &text)?;
+    }
+    if found.psnr >= LEAST_PSNR {
+        return Ok(());
+    }
+    let message = format!("another picture: {:.1} dB PSNR, less than {LEAST_PSNR}", found.psnr);
+    let failure = Failure::new(Code::CheckFailed, message);
+    Err(match parsed.field("Version") {
+        Some(version) if version != SOFTWARE => failure.with_hint(format!("it was drawn by {version}")),
+        _ => failure,
+    })
+}
+
+/// What has to be given because only its name is in the settings.
+fn given_words(args: &ReproduceArgs, parsed: &Parameters) -> Result<Vec<String>, Failure> {
+    let built_in = parsed.field("Model") == Some(builtin::NAME);
+    let needed = [
+        ("--model", &args.model, parsed.field("Model").filter(|_| !built_in)),
+        ("--vae", &args.vae, parsed.field("VAE")),
+        ("--refiner", &args.refiner, parsed.field("Refiner")),
+        ("--init-img", &args.init_img, parsed.field("Denoising strength").map(|_| "its initial picture")),
+    ];
+    let mut words = vec!["--adapter".to_owned(), args.adapter.clone()];
+    for (flag, given, name) in needed {
+        match (given, name) {
+            (Some(path), _) => words.extend([flag.to_owned(), text(path)]),
+            (None, Some(name)) => return Err(Failure::usage(flag, format!("a path: '{name}'"), "none")),
+            (None, None) => {}
+        }
+    }
+    Ok(words)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,75 @@
+//! Variants that were found wrong on this adapter, in the file of its choices.
+
+use engine::device::Gpu;
+use engine::tuning::{Choices, Identity};
+
+use crate::adapter::cache_folder;
+use crate::output::write_json;
+use crate::report::Report;
+
+/// What is known of variants, and whether that changed.
+pub(super) struct Marks {
+    choices: Choices,
+    is_changed: bool,
+}
+
+impl Marks {
+    /// What plans for `gpu` are made with by now.
+    pub(super) fn new(gpu: &Gpu) -> Self {
+        Marks { choices: gpu.choices().clone(), is_changed: false }
+    }
+
+    /// Notes that a variant is wrong, or that it is right.
+    pub(super) fn note(&mut self, variant: &str, is_wrong: bool) {
+        if is_wrong == self.choices.trusts(variant) {
+            self.is_changed = true;
+            match is_wrong {
+                true => self.choices.distrust(variant),
+                false => drop(self.choices.trust(variant)),
+            }
+        }
+    }
+
+    /// The same device, for which plans pass over what is wrong.
+    pub(super) fn applied(&self, gpu: Gpu) -> Gpu {
+        gpu.with_choices(self.choices.clone())
+    }
+
+    /// Leaves them for later runs, and says so where they changed.
+    pub(super) fn write(&self, gpu: &Gpu, report: &Report) {
+        if !self.is_changed {
+            return;
+        }
+        let Some(folder) = cache_folder() else { return };
+        let identity = Identity::of(gpu);
+        let path = folder.join(identity.file_name());
+        let written = loaders::create_folder(&folder).map_err(Into::into);
+        match written.and_then(|()| write_json(&path, &identity.to_json(&self.choices))) {
+            Ok(()) => {
+                let wrong: Vec<&str> = self.choices.distrusted().collect();
+                let wrong = if wrong.is_empty() { "none".to_owned() } else { wrong.join(", ") };
+                report.note(&format!("{}: variants that later runs pass over: {wrong}", path.display()));
+            }
+            Err(failure) => report.note(&format!("{}; later runs do not know", failure.message)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_changes_the_file() {
+        let mut marks = Marks { choices: Choices::default(), is_changed: false };
+        marks.note("right", false);
+        assert!(!marks.is_changed);
+        marks.note("wrong", true);
+        assert!(marks.is_changed && !marks.choices.trusts("wrong") && marks.choices.trusts("right"));
+        marks.is_changed = false;
+        marks.note("wrong", true);
+        assert!(!marks.is_changed);
+        marks.note("wrong", false);
+        assert!(marks.is_changed && marks.choices.trusts("wrong"));
+    }
+}

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use engine::device::GpuOptions;
 use engine::graph::{Rate, fuse};
 use engine::noise::{Generator, RngKind, Seed};
-use engine::pipelines::{GuidanceScale, Image, Model, Pipeline, PixelSize, Precision, Request, Told};
+use engine::pipelines::{Budget, GuidanceScale, Image, Model, Pipeline, PixelSize, Precision, Request, Told};
 use engine::plan::{Choice, build_plan};
 use engine::samplers::Method;
+use engine::similarity::compare_pictures;
+use engine::{Error, ErrorKind};
 use kernels::DType;
 use kernels::check::{Class, compare_values};
 use loaders::Checkpoint;
@@ -198,4 +200,56 @@ fn drawn(pipeline: &mut Pipeline, request: &Request) -> Image {
     let mut run = block_on(pipeline.start(request)).expect("starts");
     while block_on(run.next()).expect("runs").is_some() {}
     block_on(run.decode()).expect("decodes")
+}
+
+/// What a picture of the built-in model in nine tiles keeps of it: a tile's group norms see less than the whole.
+const TILED_PSNR: f64 = 34.0;
+
+#[test]
+fn a_limit_of_memory_is_kept_and_was_foretold() {
+    // Of its own: peaks are a device's.
+    let peak = |limit: Option<u64>, tile: Option<usize>| {
+        let gpu = gpu_with(GpuOptions::default())?;
+        let mut pipeline = Pipeline::new(gpu.clone(), built_in());
+        pipeline.limit(limit);
+        tile.into_iter().for_each(|edge| pipeline.tile(edge));
+        let request = Request { size: PixelSize { width: 192, height: 192 }, ..request("ddim", 7) };
+        let budget = pipeline.budget(&request).expect("the built-in model is sound");
+        let image = drawn(&mut pipeline, &request).to_rgb8();
+        // Once more: what had to leave comes back.
+        assert_eq!(image, drawn(&mut pipeline, &request).to_rgb8());
+        Some((budget, gpu.peak_bytes(), image))
+    };
+    let Some((whole, found, expected)) = peak(None, None) else { return };
+    let is_near = |budget: &Budget, found: u64| {
+        println!("{:?}: {} bytes foretold, {found} found", budget.residency, budget.peak_bytes);
+        (budget.peak_bytes as f64 / found as f64 - 1.0).abs() < 0.05
+    };
+    assert!(is_near(&whole, found) && whole.residency.keeps_denoiser && whole.residency.tile.is_none());
+
+    let limit = whole.peak_bytes - whole.peak_bytes / 8;
+    let (less, found, image) = peak(Some(limit), None).expect("it was there before");
+    assert!(is_near(&less, found) && found <= limit, "{less:?}");
+    assert!(!less.residency.keeps_denoiser && less.residency.tile.is_none(), "{less:?}");
+    assert_eq!(image, expected, "what stays on the device changes no picture");
+
+    let (tiled, found, image) = peak(None, Some(16)).expect("it was there before");
+    assert!(is_near(&tiled, found) && tiled.residency.tile == Some(16), "{tiled:?}");
+    let similarity = compare_pictures(&expected, &image, 192);
+    println!("in tiles: {similarity:?}");
+    assert!(similarity.psnr >= TILED_PSNR && similarity.max_difference > 0);
+}
+
+#[test]
+fn a_picture_that_finds_no_room_is_an_error_and_the_next_one_is_drawn() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let mut pipeline = Pipeline::new(gpu, built_in());
+    let request = request("ddim", 7);
+    let expected = drawn(&mut pipeline, &request).to_rgb8();
+    pipeline.limit(Some(20 << 20));
+    let error = block_on(pipeline.start(&request)).err().expect("no room");
+    assert!(matches!(&error, Error::NoRoom { limit, least, .. } if least > limit), "{error}");
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    pipeline.limit(None);
+    assert_eq!(drawn(&mut pipeline, &request).to_rgb8(), expected);
 }

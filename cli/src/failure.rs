@@ -119,6 +119,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::Device(DeviceError::OutOfMemory { .. }) => {
             Some("a smaller --width and --height, or --precision f16, needs less".to_owned())
         }
+        Error::NoRoom { .. } => {
+            Some("a larger --max-vram, a smaller --width and --height, or --precision f16".to_owned())
+        }
         Error::Plan(_) => Some("a smaller --width and --height may fit".to_owned()),
         Error::NotFinite { .. } => Some(
             "either weights are not finite, or f16 overflows: --precision f32 has the larger range"

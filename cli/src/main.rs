@@ -51,6 +51,7 @@ async fn run() -> Result<(), Failure> {
         Command::Profile(args) => commands::profile::run(&args).await,
         Command::Tune(args) => commands::tune::run(&args).await,
         Command::Validate(args) => commands::validate::run(&args).await,
+        Command::Plan(args) => commands::plan::run(&args).await,
         Command::Reproduce(args) => commands::reproduce::run(&args).await,
         Command::Compare(args) => commands::compare::run(&args).await,
     }

@@ -2,11 +2,12 @@
 
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{
-    Family, GuidanceScale, Image, InitImage, Model, PixelSize, Precision, PredictionType, Request, Told,
+    Family, GuidanceScale, Image, InitImage, Model, Pipeline, PixelSize, Precision, PredictionType, Request,
+    Told,
 };
 use loaders::RgbPicture;
 
-use crate::args::{GenerateArgs, ModelArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs};
+use crate::args::{GenerateArgs, MemoryArgs, ModelArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs};
 use crate::builtin;
 use crate::failure::{Code, Failure};
 
@@ -40,6 +41,14 @@ pub(crate) async fn open_model(args: &ModelArgs) -> Result<Model, Failure> {
     match &args.model {
         Some(path) => Ok(Model::open(path, vae, precision).await?),
         None => builtin::open(vae, precision).await,
+    }
+}
+
+/// Lets a pipeline take as much of the device as the words allow.
+pub(crate) fn limit_memory(pipeline: &mut Pipeline, args: &MemoryArgs) {
+    pipeline.limit(args.max_vram);
+    if args.vae_tiling {
+        pipeline.tile(Pipeline::TILE);
     }
 }
 

@@ -36,6 +36,16 @@ pub enum Error {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A picture takes more memory than it may.
+    #[error("out of GPU memory: {phase} takes {least} bytes at least, {limit} are allowed")]
+    NoRoom {
+        /// Bytes that may be on the device at once.
+        limit: u64,
+        /// The least that any way to work takes.
+        least: u64,
+        /// What takes them.
+        phase: String,
+    },
     /// Values that are infinite or not a number.
     #[error("{stage}: {count} of {total} values are not finite")]
     NotFinite {
@@ -98,6 +108,7 @@ impl Error {
                     ErrorKind::Gpu
                 }
             },
+            Error::NoRoom { .. } => ErrorKind::OutOfMemory,
             Error::NotFinite { .. } => ErrorKind::NotFinite,
         }
     }

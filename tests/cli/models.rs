@@ -3,7 +3,9 @@
 use serde_json::Value;
 use serde_json::json;
 
-use crate::support::{change_json, copy_folder, fixture, has_adapter, run, succeed, text, workplace};
+use crate::support::{
+    change_json, check_refusals, copy_folder, fixture, has_adapter, list, run, succeed, text, workplace,
+};
 
 #[test]
 fn devices_say_which_one_is_taken() {
@@ -90,5 +92,51 @@ fn a_recording_says_which_value_makes_no_sense() {
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(4), "{message}");
         assert!(message.contains("reference.json") && message.contains(says), "{message}");
+    }
+}
+
+#[test]
+fn a_plan_foretells_what_a_picture_takes() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let shape = ["-m", "model", "-W", "64", "-H", "64"];
+    let planned = |words: &[&str]| {
+        let output = run(folder.path(), &[&["plan"][..], &shape, words, &["--json"]].concat());
+        let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), plan, text(&output.stderr))
+    };
+    let (code, whole, _) = planned(&[]);
+    assert_eq!((code, &whole["fits"], &whole["keeps_denoiser"]), (Some(0), &true.into(), &true.into()));
+    let names: Vec<&str> = list(&whole, "phases").iter().filter_map(|phase| phase["name"].as_str()).collect();
+    assert_eq!(names, ["text_encoder", "denoiser", "decoder"]);
+    let drawn =
+        [&["generate", "-p", "x", "--steps", "2", "--stats", "stats.json", "-o", "out.png"][..], &shape]
+            .concat();
+    succeed(folder.path(), &drawn);
+    let stats = std::fs::read(folder.path().join("stats.json")).expect("written");
+    let stats: Value = serde_json::from_slice(&stats).expect("JSON");
+    let (foretold, found) = (whole["peak_bytes"].as_f64(), stats["peak_bytes"].as_f64());
+    let ratio = foretold.expect("a number") / found.expect("a number");
+    assert!((ratio - 1.0).abs() < 0.05, "{foretold:?} {found:?}");
+    assert_eq!(list(&whole, "phases")[1]["dispatches"], stats["dispatches"]["denoiser"]);
+
+    let (code, less, stderr) = planned(&["--max-vram", "200K"]);
+    assert_eq!((code, &less["fits"]), (Some(5), &false.into()));
+    assert!(stderr.starts_with("error: does not fit: "), "{stderr}");
+    check_refusals(
+        folder.path(),
+        &[&["generate", "-p", "x"][..], &shape].concat(),
+        &[(&["--max-vram", "200K"][..], 5, &["out of GPU memory", "204800 are allowed"][..])],
+    );
+
+    // A folder that is not complete yet.
+    for (model, code, says) in [("no-vae", 3, "vae"), ("truncated", 3, "unet")] {
+        let output = run(folder.path(), &["plan", "-m", model]);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(stdout.contains("\nno: the model is not complete\n"), "{stdout}");
+        assert!(stdout.lines().any(|line| line.starts_with(says)), "{stdout}");
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
     }
 }

@@ -61,6 +61,7 @@ fn help_teaches() {
         &["profile", "--help"],
         &["tune", "--help"],
         &["validate", "--help"],
+        &["plan", "--help"],
         &["reproduce", "--help"],
         &["compare", "--help"],
     ] {

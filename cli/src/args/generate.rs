@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use engine::samplers::{Method, Schedule, Spacing};
 
-use super::{ModelArgs, PredictionArg, RngArg, ShapeArgs, parse_count, parse_number, parse_pair, parse_seed};
+use super::{
+    MemoryArgs, ModelArgs, PredictionArg, RngArg, ShapeArgs, parse_count, parse_number, parse_pair,
+    parse_seed,
+};
 use crate::sampler_names::{parse_sampler, parse_schedule, parse_spacing};
 
 /// Words of `generate`.
@@ -29,6 +32,9 @@ The same seed, model, adapter and driver give the same file. A PNG holds its set
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) source: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
 
     /// Model that does the last steps, such as SDXL's refiner
     #[arg(long, value_name = "PATH", help_heading = "Model")]

@@ -1,10 +1,10 @@
-//! Words of the commands that measure time.
+//! Words of the commands that measure, and of the one that foretells.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArgs, ShapeArgs, parse_count};
+use super::{MemoryArgs, ModelArgs, ShapeArgs, parse_count};
 
 /// Words of `profile`.
 #[derive(Args, Debug)]
@@ -86,4 +86,28 @@ pub(crate) struct TuneArgs {
     /// No progress bar
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
+}
+
+/// Words of `plan`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  photogram plan -m path/to/sd15 -W 1024 -H 1024
+  photogram plan -m sd_xl_base.safetensors --max-vram 6G --json
+
+Bytes are those of buffers on the device; the driver takes some more. A refiner and an initial
+picture's encoder are not counted.")]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) source: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+
+    /// Print JSON
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
 }

@@ -14,7 +14,7 @@ use crate::failure::{Code, Failure, one_line};
 
 pub(crate) use check::{CompareArgs, DevicesArgs, InspectArgs, ReproduceArgs, ValidateArgs};
 pub(crate) use generate::GenerateArgs;
-pub(crate) use measure::{ProfileArgs, TuneArgs};
+pub(crate) use measure::{PlanArgs, ProfileArgs, TuneArgs};
 
 /// Text to image on any GPU.
 ///
@@ -70,6 +70,12 @@ pub(crate) enum Command {
     /// shapes, or a recorded PyTorch run with ours stage by stage. Exits with 1 if a result is wrong; later runs pass over
     /// variants that were. Kernels take half a minute on a software driver.
     Validate(ValidateArgs),
+    /// Say whether a picture can be drawn on this adapter, before anything is uploaded: bytes, dispatches, arithmetic.
+    ///
+    /// Reads headers only, also of a folder that is not complete yet, and foretells what `generate` does: which networks stay
+    /// on the device, whether the picture is decoded in tiles, and how many bytes that takes at most. Exits with 5 if it does
+    /// not fit --max-vram or the adapter.
+    Plan(PlanArgs),
     /// Draw a picture again from the settings in its file, and say whether it is the same.
     ///
     /// The same model, adapter, driver and version give the same bytes; others the same picture, within 40 dB PSNR. Exits with
@@ -98,6 +104,18 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "ADAPTER", default_value = "auto")]
     #[arg(help_heading = "Model", value_parser = parse_adapter)]
     pub(crate) adapter: AdapterChoice,
+}
+
+/// Words that say how much memory of the device there is.
+#[derive(Args, Debug, Default)]
+pub(crate) struct MemoryArgs {
+    /// Most memory to take on the device, such as 4G or 900M: less stays there, and the picture may be decoded in tiles
+    #[arg(long, value_name = "SIZE", help_heading = "Memory", value_parser = parse_bytes)]
+    pub(crate) max_vram: Option<u64>,
+
+    /// Decode in overlapping tiles of 64 latent pixels (512 of the picture for most models), which takes less memory
+    #[arg(long, help_heading = "Memory")]
+    pub(crate) vae_tiling: bool,
 }
 
 /// Words that say how large the work of one step is.
@@ -230,6 +248,23 @@ fn parse_pair(text: &str) -> Result<[usize; 2], &'static str> {
         .ok_or("expected two whole numbers up to 65536, such as 1024x768")
 }
 
+/// Bytes with a unit of 1024, 1024^2 or 1024^3, or without.
+fn parse_bytes(text: &str) -> Result<u64, &'static str> {
+    const SAYS: &str = "expected a size such as 4G, 900M or 2.5GiB";
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| SAYS)?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        _ => return Err(SAYS),
+    };
+    let bytes = number * 1024f64.powi(unit);
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(SAYS) }
+}
+
 fn parse_seed(text: &str) -> Result<i64, &'static str> {
     text.parse().map_err(|_| "expected a whole number below 2^63")
 }
@@ -269,6 +304,17 @@ mod tests {
         assert_eq!(args.schedule, Some(Schedule::Karras));
         assert!(matches!(args.prediction, Some(PredictionArg::Eps)));
         assert!(matches!(generate(&["--prediction", "v_prediction"]).prediction, Some(PredictionArg::V)));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let sizes = [("4G", 4 << 30), ("900M", 900 << 20), ("2.5GiB", 5 << 29), ("1 kb", 1024), ("77", 77)];
+        for (text, bytes) in sizes {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "G", "-1G", "1T", "4GG", "1e9", "nan", "99999999999G"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::metadata::{KEYWORD, SOFTWARE, Settings};
 use crate::noise::{Noise, read_latents};
 use crate::output::{check_writable, picture_paths, write_json, write_picture};
 use crate::report::{Report, Verbosity};
-use crate::request::{build_request, check_args, open_model};
+use crate::request::{build_request, check_args, limit_memory, open_model};
 use crate::stored::StoredPipelines;
 
 /// Seconds of each stage, over all pictures.
@@ -101,6 +101,7 @@ pub(crate) async fn draw(
     let stored = StoredPipelines::load(&gpu, report).await;
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu.clone(), model);
+    limit_memory(&mut pipeline, &args.memory);
     let encoding = Instant::now();
     pipeline.condition(&request).await?;
     let encode = encoding.elapsed();

@@ -51,6 +51,8 @@ struct Inner {
     failure: Arc<OnceLock<DeviceError>>,
     held_bytes: Arc<AtomicU64>,
     peak_bytes: AtomicU64,
+    /// Bytes that may be held at once.
+    limit: AtomicU64,
     /// Allocations so far.
     allocations: AtomicU64,
 }
@@ -279,6 +281,7 @@ impl Gpu {
                 failure,
                 held_bytes: Arc::default(),
                 peak_bytes: AtomicU64::new(0),
+                limit: AtomicU64::new(u64::MAX),
                 allocations: AtomicU64::new(0),
             }),
         }
@@ -330,6 +333,11 @@ impl Gpu {
         self.inner.peak_bytes.load(Ordering::Relaxed)
     }
 
+    /// Refuses buffers that would make it hold more than `bytes`, as if the device had no more.
+    pub fn limit(&self, bytes: Option<u64>) {
+        self.inner.limit.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// A buffer for a tensor; its content is zero.
     ///
     /// # Errors
@@ -354,7 +362,7 @@ impl Gpu {
         let inner = &self.inner;
         let held = inner.held_bytes.load(Ordering::Relaxed);
         let out_of_memory = || DeviceError::OutOfMemory { label: label.to_owned(), bytes: size, held };
-        if size > inner.max_buffer_bytes {
+        if size > inner.max_buffer_bytes || held.saturating_add(size) > inner.limit.load(Ordering::Relaxed) {
             return Err(out_of_memory());
         }
         let scope = inner.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);

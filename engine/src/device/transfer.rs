@@ -49,6 +49,11 @@ impl Staging {
 }
 
 impl Gpu {
+    /// Bytes of the buffers that an upload of `bytes` goes through; they stay for the next.
+    pub(crate) fn staging_bytes(bytes: u64) -> u64 {
+        if bytes > SMALL as u64 { (RING * RING_BYTES) as u64 } else { 0 }
+    }
+
     /// Writes `bytes` into a tensor's buffer from byte `offset` on. Later work on this device sees them.
     ///
     /// # Errors

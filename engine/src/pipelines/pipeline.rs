@@ -6,7 +6,8 @@ use std::rc::Rc;
 use kernels::{DType, HostTensor, TensorType};
 
 use super::conditioning::Conditioning;
-use super::denoiser::build_denoiser;
+use super::denoiser::{DenoiserShape, build_denoiser};
+use super::memory::Residency;
 use super::model::Model;
 use super::picture::{Image, PixelSize};
 use super::request::Request;
@@ -14,6 +15,7 @@ use super::run::{NoiseSource, Run};
 use super::stack::Stack;
 use super::stats::Stats;
 use super::terms::Combiner;
+use super::tiles::Tiles;
 use crate::compile::{compile, plan_for};
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
@@ -30,7 +32,17 @@ pub struct Pipeline {
     encoders: HashMap<([usize; 2], DType), Rc<Program>>,
     vae_dtype: DType,
     pub(super) combiner: Combiner,
+    /// Bytes that may be on the device at once.
+    pub(super) limit: Option<u64>,
+    /// Edge of the decoder's tiles in latent pixels, if the user asked for tiles.
+    pub(super) forced_tile: Option<usize>,
+    /// How requests like the last one are worked on.
+    residency: Residency,
+    settled: Option<Settled>,
 }
+
+/// What a residency was decided for: a denoiser's shape, an initial picture, a limit, tiles.
+type Settled = (DenoiserShape, bool, Option<u64>, Option<usize>);
 
 impl Pipeline {
     /// Puts `model` on `gpu`. Weights are uploaded when a program first needs them.
@@ -46,6 +58,10 @@ impl Pipeline {
             encoders: HashMap::new(),
             vae_dtype,
             combiner: Combiner::new(&[0]),
+            limit: None,
+            forced_tile: None,
+            residency: Residency { keeps_text: true, keeps_denoiser: true, tile: None },
+            settled: None,
         }
     }
 
@@ -53,6 +69,20 @@ impl Pipeline {
     pub fn model(&self) -> &Model {
         &self.base.model
     }
+
+    /// Works within `bytes` on the device from here on, by keeping less there and decoding in tiles.
+    pub fn limit(&mut self, bytes: Option<u64>) {
+        self.limit = bytes;
+        self.gpu.limit(bytes);
+    }
+
+    /// Decodes pictures in tiles of `edge` latent pixels from here on, where they are larger than one.
+    pub fn tile(&mut self, edge: usize) {
+        self.forced_tile = Some(edge);
+    }
+
+    /// Edge in latent pixels of tiles of which few are needed and whose borders are few.
+    pub const TILE: usize = 64;
 
     /// Lets text encoders of up to `bytes` stay on the device beside the denoiser; larger ones are read again for each prompt.
     pub fn keep_text(&mut self, bytes: u64) {
@@ -80,7 +110,28 @@ impl Pipeline {
     /// [`Error`]: the request makes no sense, a file is broken, the device is too small.
     pub async fn condition(&mut self, request: &Request) -> Result<Conditioning, Error> {
         request.check(self.base.model.least_edge(), self.base.model.edge_multiple())?;
+        self.settle(request)?;
         self.base.condition(&self.gpu, request).await
+    }
+
+    /// Decides how `request` is worked on.
+    fn settle(&mut self, request: &Request) -> Result<(), Error> {
+        let shape = self.base.denoiser_shape(request);
+        let key = (shape, request.init.is_some(), self.limit, self.forced_tile);
+        if self.settled.as_ref() == Some(&key) {
+            return Ok(());
+        }
+        let budget = self.budget(request)?;
+        if !budget.fits() {
+            let limit = budget.limit.unwrap_or_default();
+            return Err(Error::NoRoom { limit, least: budget.peak_bytes, phase: budget.peak_phase });
+        }
+        self.residency = budget.residency;
+        if !self.residency.keeps_text {
+            self.keep_text(0);
+        }
+        self.settled = Some(key);
+        Ok(())
     }
 
     /// Compiles what `request` needs and uploads the weights.
@@ -89,8 +140,13 @@ impl Pipeline {
     /// As [`Pipeline::condition`].
     pub async fn prepare(&mut self, request: &Request) -> Result<(), Error> {
         self.condition(request).await?;
+        if !self.residency.keeps_denoiser {
+            self.release_decoder();
+        }
         self.base_denoiser(request).await?;
-        self.decoder(self.latent_extent(request.size)).await?;
+        if self.residency.keeps_denoiser {
+            self.decoder(self.decoded_extent(self.latent_extent(request.size))).await?;
+        }
         if request.init.is_some() {
             self.encoder(request.size).await?;
         }
@@ -122,14 +178,53 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NotFinite`], and those of the device.
     pub async fn decode(&mut self, latent: &DeviceTensor) -> Result<Image, Error> {
-        let extent = [latent.ty().shape[1], latent.ty().shape[2]];
-        let mut image = self.decode_once(extent, latent).await?;
+        if !self.residency.keeps_denoiser {
+            self.release_denoisers();
+        }
+        let mut image = self.decode_in_parts(latent).await?;
         if self.vae_dtype == DType::F16 && check_finite("", image.values()).is_err() {
             self.vae_dtype = DType::F32;
-            image = self.decode_once(extent, latent).await?;
+            self.release_decoder();
+            image = self.decode_in_parts(latent).await?;
         }
         check_finite("decoded picture", image.values())?;
         Ok(image)
+    }
+
+    /// As a whole, or in tiles.
+    async fn decode_in_parts(&mut self, latent: &DeviceTensor) -> Result<Image, Error> {
+        let extent = [latent.ty().shape[1], latent.ty().shape[2]];
+        let tile = self.decoded_extent(extent);
+        if tile == extent {
+            return self.decode_once(extent, latent).await;
+        }
+        let values = self.gpu.read(latent).await?;
+        let tiles = Tiles::new(extent, tile, self.model().vae.config.downscale());
+        let mut mosaic = tiles.mosaic();
+        for corner in tiles.corners() {
+            let part = self.gpu.upload_new("tile", &tiles.part(&values, corner)).await?;
+            mosaic.add(corner, self.decode_once(tile, &part).await?.values());
+        }
+        Ok(mosaic.into_image())
+    }
+
+    /// Extent in latent pixels of what the decoder is compiled for.
+    fn decoded_extent(&self, extent: [usize; 2]) -> [usize; 2] {
+        extent.map(|edge| self.residency.tile.map_or(edge, |tile| tile.min(edge)))
+    }
+
+    fn release_decoder(&mut self) {
+        self.decoders.clear();
+        self.base.model.vae.weights.release();
+    }
+
+    /// Whether the denoiser may stay while a picture is decoded.
+    pub(super) fn keeps_denoiser(&self) -> bool {
+        self.residency.keeps_denoiser
+    }
+
+    fn release_denoisers(&mut self) {
+        [Some(&mut self.base), self.refiner.as_mut()].into_iter().flatten().for_each(Stack::release_denoiser);
     }
 
     async fn decode_once(&mut self, extent: [usize; 2], latent: &DeviceTensor) -> Result<Image, Error> {
@@ -253,13 +348,17 @@ impl Pipeline {
         if let Some(program) = self.encoders.get(&key) {
             return Ok(program.clone());
         }
-        let vae = &self.base.model.vae;
-        let pixels = TensorType::f32([1, size.height, size.width, 3]);
-        let (mut net, latent) = vae.build_encoder(pixels, self.vae_dtype)?;
-        net.graph.output(latent);
-        let program = Rc::new(compile(&self.gpu, &net.graph, &vae.weights).await?);
+        let graph = self.encoder_graph(size)?;
+        let program = Rc::new(compile(&self.gpu, &graph, &self.base.model.vae.weights).await?);
         self.encoders.insert(key, program.clone());
         Ok(program)
+    }
+
+    pub(super) fn encoder_graph(&self, size: PixelSize) -> Result<Graph, Error> {
+        let pixels = TensorType::f32([1, size.height, size.width, 3]);
+        let (mut net, latent) = self.base.model.vae.build_encoder(pixels, self.vae_dtype)?;
+        net.graph.output(latent);
+        Ok(net.graph)
     }
 
     pub(super) fn latent_extent(&self, size: PixelSize) -> [usize; 2] {

@@ -107,7 +107,8 @@ pub struct Run<'p> {
 struct Stage {
     is_refiner: bool,
     unet: UNetConfig,
-    program: Rc<Program>,
+    /// `None` once it left the device for the decoder.
+    program: Option<Rc<Program>>,
     trajectory: Trajectory,
     /// Steps done so far.
     done: usize,
@@ -160,7 +161,7 @@ impl Stage {
         Ok(Stage {
             is_refiner: false,
             unet: unet.config.clone(),
-            program,
+            program: Some(program),
             done: 0,
             slots: vec![None; trajectory.n_slots],
             trajectory,
@@ -181,7 +182,9 @@ impl Stage {
         let inputs = self.inputs(gpu, x, step).await?;
         let rates: &[Rate] = if self.done == 0 { &ALL } else { &[Rate::Step] };
         let output = &self.evaluation.output;
-        self.program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
+        let program =
+            self.program.as_ref().expect("nothing is decoded before the last step where it has to leave");
+        program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
         Ok(output.clone())
     }
 
@@ -309,7 +312,8 @@ impl<'p> Run<'p> {
     ) -> Result<(Rc<Program>, Vec<DeviceTensor>, DeviceTensor), Error> {
         let step = &self.stage.trajectory.steps[0];
         let inputs = self.stage.inputs(&self.pipeline.gpu, &self.x, step).await?;
-        Ok((self.stage.program.clone(), inputs, self.stage.evaluation.output.clone()))
+        let program = self.stage.program.clone().expect("nothing was decoded yet");
+        Ok((program, inputs, self.stage.evaluation.output.clone()))
     }
 
     /// The latent on the device as it is now.
@@ -347,6 +351,10 @@ impl<'p> Run<'p> {
     /// [`Error::NotFinite`], and those of the device.
     pub async fn decode(&mut self) -> Result<Image, Error> {
         check_finite("latent", &self.latent().await?)?;
+        let is_done = self.stage.done == self.stage.trajectory.steps.len() && self.refinement.is_none();
+        if is_done && !self.pipeline.keeps_denoiser() {
+            self.stage.program = None;
+        }
         let x = self.x.clone();
         self.pipeline.decode(&x).await
     }

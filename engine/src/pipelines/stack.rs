@@ -59,6 +59,11 @@ impl Stack {
         self.resident_text_bytes = bytes;
     }
 
+    /// Whether text encoders stay on the device.
+    pub(super) fn keeps_text(&self) -> bool {
+        self.model.text_bytes() <= self.resident_text_bytes
+    }
+
     /// What `request` needs a denoiser for.
     pub(super) fn denoiser_shape(&self, request: &Request) -> DenoiserShape {
         let downscale = self.model.edge_multiple();
@@ -158,7 +163,7 @@ impl Stack {
 
     /// Takes the text encoder at `place` off the device if all of them are too large to stay.
     pub(super) fn release_large_text(&mut self, place: usize) {
-        if self.model.text_bytes() > self.resident_text_bytes {
+        if !self.keeps_text() {
             self.encoders.clear();
             self.model.text[place].network.weights.release();
         }

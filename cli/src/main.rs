@@ -16,6 +16,7 @@ mod noise;
 mod output;
 mod panic;
 mod parameters;
+mod ranges;
 mod report;
 mod request;
 mod sampler_names;

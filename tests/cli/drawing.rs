@@ -295,3 +295,82 @@ fn pictures_are_compared() {
         ],
     );
 }
+
+#[test]
+fn the_first_operation_that_gives_no_number_is_named() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let spoiled = |name: &str, file: &str, tensor: &str| {
+        copy_folder(&folder.path().join("model"), &folder.path().join(name));
+        edit(&folder.path().join(name).join(file), |parts| parts.fill(tensor, 0xff));
+        let words =
+            ["generate", "-m", name, "-p", "x", "--steps", "3", "-W", "32", "-H", "32", "-o", "out.png"];
+        let output = run(folder.path(), &words);
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        assert!(!folder.path().join("out.png").exists());
+        text(&output.stderr).lines().next().unwrap_or_default().to_owned()
+    };
+    let unet = "unet/diffusion_pytorch_model.safetensors";
+    // Its convolution has the residual added in its epilogue, and so the addition's name.
+    let message = spoiled("bad-conv", unet, "mid_block.resnets.0.conv2.weight");
+    for part in
+        ["step 0, unet.mid_block.resnets.0.add (conv2d as conv2d_", "operands within ", " not finite, "]
+    {
+        assert!(message.contains(part), "'{part}' in {message}");
+    }
+    let attention = spoiled("bad-key", unet, "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight");
+    assert!(attention.contains("step 0, unet.") && attention.contains("attn2"), "{attention}");
+    let vae = "vae/diffusion_pytorch_model.safetensors";
+    let decoder = spoiled("bad-decoder", vae, "decoder.conv_norm_out.bias");
+    assert!(decoder.starts_with("error: decoder, vae."), "{decoder}");
+    let text_encoder =
+        spoiled("bad-text", "text_encoder/model.safetensors", "text_model.final_layer_norm.weight");
+    assert!(
+        text_encoder.starts_with("error: text_encoder, text_encoder.final_layer_norm (layer_norm"),
+        "{text_encoder}"
+    );
+}
+
+#[test]
+fn ranges_are_traced_also_where_no_picture_comes_of_it() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let ranges = |name: &str| -> Vec<Value> {
+        let bytes = std::fs::read(folder.path().join(name)).expect("written");
+        let traced: Value = serde_json::from_slice(&bytes).expect("JSON");
+        traced["ranges"].as_array().expect("a list").clone()
+    };
+    draw(folder.path(), &["-p", "x", "-o", "plain.png"]);
+    draw(folder.path(), &["-p", "x", "-o", "traced.png", "--trace-ranges", "ranges.json"]);
+    let read = |name: &str| std::fs::read(folder.path().join(name)).expect("written");
+    assert_eq!(read("plain.png"), read("traced.png"));
+    let found = ranges("ranges.json");
+    for stage in ["text_encoder", "step 0", "step 1", "decoder"] {
+        assert!(found.iter().any(|range| range["stage"] == stage), "{stage}");
+    }
+    assert!(
+        found.iter().all(|range| range["non_finite"] == 0 && range["min"].as_f64() <= range["max"].as_f64())
+    );
+
+    let words = [
+        "generate",
+        "-m",
+        "not-finite",
+        "-p",
+        "x",
+        "--steps",
+        "1",
+        "--trace-ranges",
+        "bad.json",
+        "-o",
+        "out.png",
+    ];
+    let output = run(folder.path(), &words);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let first = ranges("bad.json").into_iter().find(|range| range["non_finite"] != 0).expect("one");
+    assert_eq!(first["name"], "unet.conv_in", "{first:#}");
+}

@@ -146,6 +146,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) stats: Option<PathBuf>,
 
+    /// Write what every operation's results lie within to a JSON file: least, greatest, how many not finite; slow
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) trace_ranges: Option<PathBuf>,
+
     /// Write the intermediate tensors into a folder, as reference.safetensors: context, noise, latent.i, image
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) dump: Option<PathBuf>,

@@ -14,6 +14,7 @@ use crate::failure::{Code, Failure};
 use crate::metadata::{KEYWORD, SOFTWARE, Settings};
 use crate::noise::{Noise, read_latents};
 use crate::output::{check_writable, picture_paths, write_json, write_picture};
+use crate::ranges::Ranges;
 use crate::report::{Report, Verbosity};
 use crate::request::{build_request, check_args, limit_memory, open_model};
 use crate::stored::StoredPipelines;
@@ -34,7 +35,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let started = Instant::now();
     check_args(args)?;
     let outputs = picture_paths(&args.output, args.batch_count)?;
-    for path in outputs.first().into_iter().chain(&args.stats) {
+    for path in outputs.first().into_iter().chain(&args.stats).chain(&args.trace_ranges) {
         check_writable(path)?;
     }
     if let Some(folder) = &args.dump {
@@ -102,6 +103,8 @@ pub(crate) async fn draw(
     let refiner = model.refiner.as_ref().map(|refiner| refiner.name.clone());
     let mut pipeline = Pipeline::new(gpu.clone(), model);
     limit_memory(&mut pipeline, &args.memory);
+    // Written whatever comes of the picture: that is what it is for.
+    let _ranges = args.trace_ranges.as_ref().map(|path| Ranges::begin(&gpu, path, report));
     let encoding = Instant::now();
     pipeline.condition(&request).await?;
     let encode = encoding.elapsed();

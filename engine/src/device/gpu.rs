@@ -10,9 +10,11 @@ use kernels::{Caps, TensorType};
 
 use super::adapter::{self, AdapterChoice};
 use super::error::DeviceError;
+use super::faults::{Fate, FaultPlan, Faults};
 use super::pace::Pace;
 use super::pipelines::Pipelines;
 use super::probe::probe;
+use super::trace::Watch;
 use super::transfer::Staging;
 use super::trusted;
 use crate::tuning::Choices;
@@ -48,11 +50,17 @@ struct Inner {
     /// Submissions that may still run, oldest first.
     in_flight: Mutex<VecDeque<InFlight>>,
     pace: Mutex<Pace>,
-    failure: Arc<OnceLock<DeviceError>>,
+    /// That the device is lost.
+    loss: Arc<OnceLock<DeviceError>>,
+    /// The first call that wgpu refused outside of every scope.
+    refusal: Arc<OnceLock<DeviceError>>,
     held_bytes: Arc<AtomicU64>,
     peak_bytes: AtomicU64,
     /// Bytes that may be held at once.
     limit: AtomicU64,
+    faults: Faults,
+    /// What is traced, if anything is.
+    watched: Mutex<Option<Watch>>,
     /// Allocations so far.
     allocations: AtomicU64,
 }
@@ -226,17 +234,20 @@ impl Gpu {
         cooperative: Option<u32>,
         notes: Vec<String>,
     ) -> Gpu {
-        let failure: Arc<OnceLock<DeviceError>> = Arc::default();
-        let seen = failure.clone();
+        let loss: Arc<OnceLock<DeviceError>> = Arc::default();
+        let seen = loss.clone();
         device.set_device_lost_callback(move |reason, message| {
             let _ = seen.set(DeviceError::Lost { reason: format!("{reason:?}: {message}") });
         });
-        let seen = failure.clone();
+        let refusal: Arc<OnceLock<DeviceError>> = Arc::default();
+        let (lost, refused) = (loss.clone(), refusal.clone());
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let _ = seen.set(match error {
-                wgpu::Error::OutOfMemory { .. } => DeviceError::Lost { reason: "out of memory".to_owned() },
-                other => DeviceError::Refused { message: other.to_string() },
-            });
+            let _ = match error {
+                wgpu::Error::OutOfMemory { .. } => {
+                    lost.set(DeviceError::Lost { reason: "out of memory".to_owned() })
+                }
+                other => refused.set(DeviceError::Refused { message: other.to_string() }),
+            };
         }));
         let (limits, features) = (device.limits(), device.features());
         let mut caps = Caps { cooperative, ..adapter::caps(&info, &limits, features) };
@@ -278,10 +289,13 @@ impl Gpu {
                 staging: Mutex::new(None),
                 in_flight: Mutex::default(),
                 pace: Mutex::new(pace),
-                failure,
+                loss,
+                refusal,
                 held_bytes: Arc::default(),
                 peak_bytes: AtomicU64::new(0),
                 limit: AtomicU64::new(u64::MAX),
+                faults: Faults::default(),
+                watched: Mutex::default(),
                 allocations: AtomicU64::new(0),
             }),
         }
@@ -365,6 +379,9 @@ impl Gpu {
         if size > inner.max_buffer_bytes || held.saturating_add(size) > inner.limit.load(Ordering::Relaxed) {
             return Err(out_of_memory());
         }
+        if inner.faults.fails_allocation() {
+            return Err(out_of_memory());
+        }
         let scope = inner.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = inner.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
@@ -386,14 +403,30 @@ impl Gpu {
         let scope = self.inner.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let result = calls();
         match block_on_ready(scope.pop()) {
-            Some(error) => Err(DeviceError::Refused { message: error.to_string() }),
+            Some(error) => {
+                self.hear_of_loss();
+                self.check()?;
+                Err(DeviceError::Refused { message: error.to_string() })
+            }
             None => self.check().map(|()| result),
         }
     }
 
     /// The first failure the device reported, if any: after a loss, wgpu itself is silent.
     pub(super) fn check(&self) -> Result<(), DeviceError> {
-        self.inner.failure.get().map_or(Ok(()), |e| Err(e.clone()))
+        let lost = || self.inner.loss.get().map_or(Ok(()), |error| Err(error.clone()));
+        lost()?;
+        let Some(refusal) = self.inner.refusal.get() else { return Ok(()) };
+        self.hear_of_loss();
+        lost()?;
+        Err(refusal.clone())
+    }
+
+    /// A lost device refuses calls, and tells of its loss when it is polled after what ran has ended.
+    fn hear_of_loss(&self) {
+        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(POLL) };
+        // wgpu panics where it cannot poll; what is known by now is all there is to know.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.inner.device.poll(poll)));
     }
 
     /// Waits until `submission` has run.
@@ -410,7 +443,11 @@ impl Gpu {
             match polled {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(wgpu::PollError::Timeout)) => {}
-                Ok(Err(other)) => return Err(DeviceError::Refused { message: other.to_string() }),
+                Ok(Err(other)) => {
+                    self.hear_of_loss();
+                    self.check()?;
+                    return Err(DeviceError::Refused { message: other.to_string() });
+                }
                 // wgpu-core 30 asserts that nothing is submitted between two of its looks at the queue, which another thread
                 // may do: asked again, it answers.
                 Err(_) if panics < MAX_PANICS => panics += 1,
@@ -448,6 +485,32 @@ impl Gpu {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
+    }
+
+    /// Gives the queue a list of commands to run.
+    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+        match self.inner.faults.fate_of_submission() {
+            Fate::Done => self.inner.queue.submit([commands]),
+            Fate::Skipped => self.inner.queue.submit([]),
+            Fate::Lost => {
+                self.inner.device.destroy();
+                self.inner.queue.submit([])
+            }
+        }
+    }
+
+    /// Has other things go wrong from here on: for tests of what happens then.
+    pub fn arm(&self, plan: FaultPlan) {
+        self.inner.faults.arm(plan);
+    }
+
+    /// Allocations and submissions so far, as a [`FaultPlan`] counts them.
+    pub fn counts(&self) -> [u64; 2] {
+        self.inner.faults.counts()
+    }
+
+    pub(super) fn watched(&self) -> &Mutex<Option<Watch>> {
+        &self.inner.watched
     }
 
     pub(super) fn has_immediates(&self) -> bool {

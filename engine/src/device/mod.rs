@@ -2,17 +2,21 @@
 
 mod adapter;
 mod error;
+mod faults;
 mod gpu;
 mod pace;
 mod pipelines;
 mod probe;
 mod program;
 mod timing;
+mod trace;
 mod transfer;
 mod trusted;
 
 pub use adapter::{AdapterChoice, AdapterReport, list_adapters};
 pub use error::DeviceError;
+pub use faults::FaultPlan;
 pub use gpu::{DeviceTensor, Gpu, GpuOptions};
 pub use program::Program;
 pub use timing::{Clock, DispatchTime, HostTime};
+pub use trace::{Range, Traced};

@@ -81,6 +81,9 @@ impl Program {
         inputs: &[DeviceTensor],
         outputs: &[DeviceTensor],
     ) -> Result<(), DeviceError> {
+        if gpu.is_traced() {
+            return self.run_traced(gpu, rates, inputs, outputs).await;
+        }
         let launches = self.checked_launches(rates, inputs, outputs);
         for batch in self.batches(gpu, &launches) {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
@@ -161,7 +164,7 @@ impl Program {
                 self.record(&mut pass, *number, group);
             }
             drop(pass);
-            gpu.queue().submit([encoder.finish()])
+            gpu.submit(encoder.finish())
         })
     }
 
@@ -219,7 +222,7 @@ impl Program {
         Ok(group)
     }
 
-    fn tensor<'a>(
+    pub(super) fn tensor<'a>(
         &'a self,
         place: Place,
         inputs: &'a [DeviceTensor],

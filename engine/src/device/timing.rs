@@ -184,7 +184,7 @@ impl Program {
                 }
             }
             encoder.resolve_query_set(&queries, 0..n_queries, to.buffer(), 0);
-            gpu.queue().submit([encoder.finish()])
+            gpu.submit(encoder.finish())
         })
     }
 

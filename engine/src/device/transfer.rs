@@ -81,7 +81,7 @@ impl Gpu {
             let mut encoder =
                 self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
-            self.queue().submit([encoder.finish()]);
+            self.submit(encoder.finish());
             self.with_staging(|ring| {
                 ring.give_back(staging);
                 Ok(())
@@ -118,13 +118,22 @@ impl Gpu {
     /// # Errors
     /// [`DeviceError`] if memory runs out or the device fails.
     pub async fn read_bytes(&self, from: &DeviceTensor) -> Result<Vec<u8>, DeviceError> {
-        let bytes = from.ty().bytes();
+        self.read_part(from, 0, from.ty().bytes()).await
+    }
+
+    /// Reads `bytes` of a tensor's buffer from byte `offset` on, a multiple of 4, once all work so far has run.
+    pub(super) async fn read_part(
+        &self,
+        from: &DeviceTensor,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Vec<u8>, DeviceError> {
         let size = bytes.next_multiple_of(4).max(4);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let to = self.create_buffer("readback", size, usage)?;
         let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(from.buffer(), 0, &to.buffer, 0, size);
-        let submission = self.queue().submit([encoder.finish()]);
+        encoder.copy_buffer_to_buffer(from.buffer(), offset, &to.buffer, 0, size);
+        let submission = self.submit(encoder.finish());
         self.wait(submission).await?;
         self.map(&to.buffer, wgpu::MapMode::Read).await?;
         let mapped = to.buffer.slice(..bytes).get_mapped_range();

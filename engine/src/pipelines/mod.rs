@@ -9,6 +9,7 @@ mod denoiser;
 mod inspect;
 mod memory;
 mod model;
+mod numbers;
 mod picture;
 mod pipeline;
 mod presets;

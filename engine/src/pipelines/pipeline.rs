@@ -9,6 +9,7 @@ use super::conditioning::Conditioning;
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::memory::Residency;
 use super::model::Model;
+use super::numbers::{Canary, Counter, blamed};
 use super::picture::{Image, PixelSize};
 use super::request::Request;
 use super::run::{NoiseSource, Run};
@@ -39,6 +40,9 @@ pub struct Pipeline {
     /// How requests like the last one are worked on.
     residency: Residency,
     settled: Option<Settled>,
+    /// For latents of the present size.
+    counter: Option<Counter>,
+    canary: Option<Canary>,
 }
 
 /// What a residency was decided for: a denoiser's shape, an initial picture, a limit, tiles.
@@ -62,6 +66,8 @@ impl Pipeline {
             forced_tile: None,
             residency: Residency { keeps_text: true, keeps_denoiser: true, tile: None },
             settled: None,
+            counter: None,
+            canary: None,
         }
     }
 
@@ -187,8 +193,41 @@ impl Pipeline {
             self.release_decoder();
             image = self.decode_in_parts(latent).await?;
         }
-        check_finite("decoded picture", image.values())?;
+        if let Err(error) = check_finite("decoded picture", image.values()) {
+            return Err(self.blame_decoder(latent, error).await?);
+        }
+        self.check_canary().await?;
         Ok(image)
+    }
+
+    /// `error` with the operation that is to blame.
+    async fn blame_decoder(&mut self, latent: &DeviceTensor, error: Error) -> Result<Error, Error> {
+        let Error::NotFinite { stage, count, total } = &error else { return Ok(error) };
+        if self.gpu.is_traced() {
+            return Ok(error);
+        }
+        self.gpu.trace(true);
+        let decoded = self.decode_in_parts(latent).await;
+        let traced = self.gpu.end_trace();
+        decoded?;
+        Ok(blamed(&traced, stage, *count, *total))
+    }
+
+    /// Whether the device has really done what it was given.
+    async fn check_canary(&mut self) -> Result<(), Error> {
+        let canary = match &mut self.canary {
+            Some(canary) => canary,
+            none => none.insert(Canary::new(&self.gpu)?),
+        };
+        canary.check(&self.gpu).await
+    }
+
+    /// Queues a count of what is not finite in a latent.
+    pub(super) async fn count_non_finite(&mut self, latent: &DeviceTensor) -> Result<DeviceTensor, Error> {
+        if !self.counter.as_ref().is_some_and(|counter| counter.counts(latent.ty())) {
+            self.counter = Some(Counter::new(&self.gpu, latent.ty())?);
+        }
+        self.counter.as_ref().expect("just made").count(&self.gpu, latent).await
     }
 
     /// As a whole, or in tiles.
@@ -228,6 +267,7 @@ impl Pipeline {
     }
 
     async fn decode_once(&mut self, extent: [usize; 2], latent: &DeviceTensor) -> Result<Image, Error> {
+        self.gpu.trace_stage(|| "decoder".to_owned());
         let program = self.decoder(extent).await?;
         let ty = program.plan().outputs[0].1.clone();
         let pixels = self.gpu.allocate("pixels", ty.clone())?;
@@ -251,6 +291,7 @@ impl Pipeline {
     }
 
     async fn encode_once(&mut self, image: &Image) -> Result<DeviceTensor, Error> {
+        self.gpu.trace_stage(|| "encoder".to_owned());
         let program = self.encoder(image.size()).await?;
         let pixels = self.gpu.upload_new("pixels", &image.to_pixels()).await?;
         let latent = self.gpu.allocate("encoded", program.plan().outputs[0].1.clone())?;

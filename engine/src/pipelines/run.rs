@@ -5,6 +5,7 @@ use std::rc::Rc;
 use kernels::{HostTensor, TensorType};
 
 use super::conditioning::Conditioning;
+use super::numbers::blamed;
 use super::picture::Image;
 use super::pipeline::{ALL, Pipeline, check_finite};
 use super::request::Request;
@@ -101,6 +102,17 @@ pub struct Run<'p> {
     stage: Stage,
     /// The refiner's steps, until it takes over.
     refinement: Option<Trajectory>,
+    /// The last step, until it is known that its latent is finite.
+    unchecked: Option<Unchecked>,
+}
+
+/// A step whose count of values that are not finite is still on its way.
+struct Unchecked {
+    number: usize,
+    step: Step,
+    /// The latent before it.
+    before: DeviceTensor,
+    count: DeviceTensor,
 }
 
 /// A denoiser at work, and the steps that it does.
@@ -178,9 +190,14 @@ impl Stage {
     }
 
     /// The prediction for the latent `x` in `step`.
-    async fn evaluate(&self, gpu: &Gpu, x: &DeviceTensor, step: &Step) -> Result<DeviceTensor, Error> {
+    async fn evaluate(
+        &self,
+        gpu: &Gpu,
+        x: &DeviceTensor,
+        step: &Step,
+        rates: &[Rate],
+    ) -> Result<DeviceTensor, Error> {
         let inputs = self.inputs(gpu, x, step).await?;
-        let rates: &[Rate] = if self.done == 0 { &ALL } else { &[Rate::Step] };
         let output = &self.evaluation.output;
         let program =
             self.program.as_ref().expect("nothing is decoded before the last step where it has to leave");
@@ -237,6 +254,7 @@ impl<'p> Run<'p> {
             )
             .await?,
             refinement: planned.refinement,
+            unchecked: None,
             request: request.clone(),
             pipeline,
             noise,
@@ -261,11 +279,15 @@ impl<'p> Run<'p> {
     /// Those of the device, and of the refiner's files.
     pub async fn next(&mut self) -> Result<Option<Progress>, Error> {
         if self.stage.done == self.stage.trajectory.steps.len() {
+            self.check_last().await?;
             let Some(refinement) = self.refinement.take() else { return Ok(None) };
             self.hand_over(refinement).await?;
         }
+        let number = self.step;
+        self.pipeline.gpu.trace_stage(|| format!("step {number}"));
         let step = self.stage.trajectory.steps[self.stage.done].clone();
-        let output = self.stage.evaluate(&self.pipeline.gpu, &self.x, &step).await?;
+        let rates: &[Rate] = if self.stage.done == 0 { &ALL } else { &[Rate::Step] };
+        let output = self.stage.evaluate(&self.pipeline.gpu, &self.x, &step, rates).await?;
         let noise = match step.draws_noise {
             true => {
                 let n = self.pipeline.latent_shape(self.request.size).iter().product();
@@ -278,7 +300,12 @@ impl<'p> Run<'p> {
             let stored = self.combine(&store.value, &output, noise.as_ref()).await?;
             self.stage.slots[store.slot] = Some(stored);
         }
+        let before = self.x.clone();
         self.x = self.combine(&step.next, &output, noise.as_ref()).await?;
+        let count = self.pipeline.count_non_finite(&self.x).await?;
+        // That of the step before has been counted by now: nothing waits for this one.
+        self.check_last().await?;
+        self.unchecked = Some(Unchecked { number, step: step.clone(), before, count });
         let progress = Progress {
             step: self.step,
             total: self.total,
@@ -289,6 +316,30 @@ impl<'p> Run<'p> {
         self.step += 1;
         self.stage.done += 1;
         Ok(Some(progress))
+    }
+
+    /// Whether the latent after the last step whose count is known is finite.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] naming the operation that first gave something else.
+    async fn check_last(&mut self) -> Result<(), Error> {
+        let Some(Unchecked { number, step, before, count }) = self.unchecked.take() else { return Ok(()) };
+        let gpu = &self.pipeline.gpu;
+        let found = gpu.read(&count).await?.data()[0] as usize;
+        if found == 0 {
+            return Ok(());
+        }
+        let stage = format!("latent after step {number}");
+        let total = before.ty().shape.elements();
+        if gpu.is_traced() {
+            return Err(Error::NotFinite { stage, count: found, total });
+        }
+        gpu.trace(true);
+        gpu.trace_stage(|| format!("step {number}"));
+        let again = self.stage.evaluate(gpu, &before, &step, &ALL).await;
+        let traced = gpu.end_trace();
+        again?;
+        Err(blamed(&traced, &stage, found, total))
     }
 
     /// Puts the refiner in the base model's place.
@@ -350,6 +401,7 @@ impl<'p> Run<'p> {
     /// # Errors
     /// [`Error::NotFinite`], and those of the device.
     pub async fn decode(&mut self) -> Result<Image, Error> {
+        self.check_last().await?;
         check_finite("latent", &self.latent().await?)?;
         let is_done = self.stage.done == self.stage.trajectory.steps.len() && self.refinement.is_none();
         if is_done && !self.pipeline.keeps_denoiser() {

@@ -9,6 +9,7 @@ use loaders::Encoding;
 use super::conditioning::{Conditioning, Encoded, picked, side_by_side};
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::model::{Model, Precision};
+use super::numbers::blamed;
 use super::pipeline::{ALL, check_finite};
 use super::request::Request;
 use crate::compile::compile;
@@ -170,10 +171,33 @@ impl Stack {
     }
 
     async fn encode(&mut self, gpu: &Gpu, prompts: Prompts) -> Result<Encoded, Error> {
+        let encoded = self.encode_once(gpu, &prompts).await?;
+        let mut checked = check_finite("context of the prompt", encoded.context.data());
+        if let Some(pooled) = &encoded.pooled {
+            checked = checked.and_then(|()| check_finite("pooled prompt", pooled.data()));
+        }
+        if let Err(Error::NotFinite { stage, count, total }) = &checked
+            && !gpu.is_traced()
+        {
+            gpu.trace(true);
+            let again = self.encode_once(gpu, &prompts).await;
+            let traced = gpu.end_trace();
+            again?;
+            return Err(blamed(&traced, stage, *count, *total));
+        }
+        checked?;
+        self.encoded = Some((prompts, encoded.clone()));
+        Ok(encoded)
+    }
+
+    async fn encode_once(&mut self, gpu: &Gpu, prompts: &Prompts) -> Result<Encoded, Error> {
         let (mut contexts, mut pooled) = (Vec::new(), None);
         for place in 0..self.model.text.len() {
             let TextWork { ids, program, embedded, outputs } =
                 self.text_work(gpu, place, &prompts.texts).await?;
+            gpu.trace_stage(|| {
+                if place == 0 { "text_encoder".to_owned() } else { format!("text_encoder_{}", place + 1) }
+            });
             program.run(gpu, &ALL, &[embedded], &outputs).await?;
             let mut values = Vec::new();
             for output in &outputs {
@@ -191,11 +215,6 @@ impl Stack {
         }
         let encoded = Encoded { context: side_by_side(&contexts), pooled };
         let encoded = if prompts.zeroes_first { encoded.without_negative() } else { encoded };
-        check_finite("context of the prompt", encoded.context.data())?;
-        if let Some(pooled) = &encoded.pooled {
-            check_finite("pooled prompt", pooled.data())?;
-        }
-        self.encoded = Some((prompts, encoded.clone()));
         Ok(encoded)
     }
 }

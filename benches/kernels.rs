@@ -1,25 +1,28 @@
-//! Every variant of every operation on shapes that models have: `cargo bench -p photogram-benches --bench kernels`.
+//! Every variant of every operation on shapes that models have: `cargo bench -p benches --bench kernels`.
 //!
 //! A bench is named `operation/variant/operands`; a word after `--` runs those whose name contains it. Contractions count
 //! floating-point operations per second as elements, the others count the bytes that must move at least.
 
+use benches::{Bench, criterion};
 use criterion::{BenchmarkGroup, BenchmarkId, SamplingMode, Throughput, measurement::WallTime};
 use engine::device::Program;
 use engine::graph::{Graph, Rate};
 use engine::plan::{Choice, build_plan};
 use kernels::check::{Class, Hard};
 use kernels::ops::{
-    Activate, Activation, Add, Attention, Concat, Conv2d, Epilogue, Geglu, GroupNorm, LayerNorm,
-    LinearCombination, MatMul, MatchDeviation, Permute, Slice, ToRgb, Upsample,
+    Activate, Activation, Add, Attention, Cast, Clamp, Concat, Conv2d, Epilogue, Geglu, GroupNorm,
+    LatentsToRgb, LayerNorm, LinearCombination, MatMul, MatchDeviation, Mul, NonFinite, Permute, RmsNorm,
+    Scale, Slice, ToRgb, Upsample,
 };
 use kernels::{Case, DType, TensorType};
-use photogram_benches::{Bench, criterion};
 use pollster::block_on;
 
 fn main() {
     let bench = Bench::open();
     let mut criterion = criterion();
-    for case in cases() {
+    // Minutes for a CPU.
+    let is_too_much = |case: &Case| bench.gpu.caps().software && case.op.cost(&case.inputs).flops > 1 << 36;
+    for case in cases().into_iter().filter(|case| !is_too_much(case)) {
         let mut group = criterion.benchmark_group(case.op.name());
         group.sampling_mode(SamplingMode::Flat);
         group.throughput(throughput(&case));
@@ -104,7 +107,10 @@ fn cases() -> Vec<Case> {
         Case::new(same.clone(), [f32(vec![1, 64, 64, 320]), w(vec![3, 3, 320, 320]), f32(vec![320])]),
         Case::new(same.clone(), [f16(vec![1, 64, 64, 320]), w(vec![3, 3, 320, 320]), f32(vec![320])]),
         Case::new(attention(8), [f16(vec![1, 1024, 320]), f16(vec![1, 1024, 320]), f16(vec![1, 1024, 320])]),
+        Case::new(MatMul::default(), [f32(vec![512, 512]), w(vec![512, 512])]),
         Case::new(MatMul::default(), [f16(vec![4096, 4096]), w(vec![4096, 4096])]),
+        Case::new(MatMul::default(), [f32(vec![4096, 4096]), w32(vec![4096, 4096])]),
+        Case::new(same.clone(), [f16(vec![2, 64, 64, 320]), w(vec![3, 3, 320, 320]), f32(vec![320])]),
         Case::new(linear.clone(), [f32(vec![1024, 320]), w32(vec![320, 320]), f32(vec![320])]),
         Case::new(linear.clone(), [f32(vec![1024, 320]), w(vec![320, 2560]), f32(vec![2560])]),
         Case::new(linear, [f16(vec![256, 640]), w(vec![640, 640]), f32(vec![640])]),
@@ -119,6 +125,13 @@ fn cases() -> Vec<Case> {
         Case::new(norm.clone(), [f32(vec![1, 32, 32, 320]), f32(vec![320]), f32(vec![320])]),
         Case::new(norm, [f16(vec![1, 128, 128, 256]), f32(vec![256]), f32(vec![256])]),
         Case::new(LayerNorm { eps: 1e-5 }, [f32(vec![1024, 320]), f32(vec![320]), f32(vec![320])]),
+        Case::new(RmsNorm { eps: 1e-6 }, [f32(vec![1024, 320]), f32(vec![320])]),
+        Case::new(Mul, [f32(vec![1, 32, 32, 320]), f32(vec![1, 32, 32, 320])]),
+        Case::new(Scale { factor: 2.0 }, [f32(vec![1, 32, 32, 320])]),
+        Case::new(Clamp { limit: 1.0 }, [f32(vec![1, 32, 32, 320])]),
+        Case::new(Cast { dtype: DType::F16 }, [f32(vec![1, 32, 32, 320])]),
+        Case::new(NonFinite, [f32(vec![1, 32, 32, 320])]),
+        Case::new(LatentsToRgb, [f32(vec![1, 64, 64, 4]), f32(vec![4, 3]), f32(vec![3])]),
         Case::new(Geglu::HALVES, [f32(vec![1024, 2560])]),
         Case::new(Activate(Activation::Silu), [f32(vec![1024, 1280])]),
         Case::new(Add, [f32(vec![1, 32, 32, 320]), f32(vec![1, 32, 32, 320])]),

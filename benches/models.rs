@@ -1,12 +1,12 @@
-//! The built-in model, stage by stage: `cargo bench -p photogram-benches --bench models`.
+//! The built-in model, stage by stage: `cargo bench -p benches --bench models`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use benches::{Bench, criterion};
 use criterion::SamplingMode;
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
-use photogram_benches::{Bench, criterion};
 use pollster::block_on;
 
 const PROMPT: &str = "3D glossy emoji of a red apple";

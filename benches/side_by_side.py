@@ -1,10 +1,11 @@
 """Time photogram and PyTorch on the same machine, one after the other in the same run, and print the ratios.
 
-usage: side_by_side.py [--model DIR] [--size PIXELS] [--rounds N] [--threads N] [--json FILE]
+usage: side_by_side.py [--model DIR] [--size PIXELS] [--picture] [--rounds N] [--threads N] [--json FILE]
 
     --model DIR      a Stable Diffusion 1.x diffusers folder: adds its text encoder, a guided step and the decoder.
                      `tests/reference/make.py sd15 DIR` writes one with random weights, as `DIR/model`
     --size PIXELS    edge of the picture [default: 256 on a CPU, 512 on a GPU]
+    --picture        with --model: adds a whole picture of 20 steps, from its prompt to its pixels, without loading
     --rounds N       how often the two take turns; medians are compared [default: 3]
     --threads N      torch's threads [default: as many as there are cores]
     --json FILE      every number, for machines
@@ -23,6 +24,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -38,6 +40,7 @@ Timed = Callable[[], object]
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--picture", action="store_true")
     parser.add_argument("--size", type=int, default=512 if torch.cuda.is_available() else 256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -86,11 +89,19 @@ def our_kernel(operands: str) -> tuple[str, float]:
     """The fastest of our variants on these operands, by criterion."""
     # criterion takes an expression
     pattern = operands.replace("[", r"\[").replace("]", r"\]")
-    command = ["cargo", "bench", "-q", "-p", "photogram-benches", "--bench", "kernels", "--", "--quick", f"/{pattern}$"]
+    command = ["cargo", "bench", "-q", "-p", "benches", "--bench", "kernels", "--", "--quick", f"/{pattern}$"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^(\S+)/[^\n]*?\n?\s+time:\s+\[\S+ \S+ (\S+) (\S+) ", printed, re.MULTILINE)
     variants = [(name.split("/")[-1], float(value) * UNITS[unit]) for name, value, unit in found]
     return min(variants, key=lambda variant: variant[1])
+
+
+def picture(sections: dict[str, Timed]) -> None:
+    """What a picture of 20 steps takes, but for the sampler's arithmetic."""
+    sections["text_encoder"]()
+    for _ in range(20):
+        sections["step"]()
+    sections["decode"]()
 
 
 def torch_model(folder: pathlib.Path, size: int, device: str, dtype: torch.dtype) -> dict[str, Timed]:
@@ -124,6 +135,19 @@ def our_model(folder: pathlib.Path, size: int, precision: str) -> dict[str, floa
     return {section["section"]: section["wall_ms"] for section in profile["sections"]}
 
 
+def our_picture(folder: pathlib.Path, size: int, precision: str) -> float:
+    """A picture of 20 steps by `photogram generate --stats`, without loading and compiling."""
+    with tempfile.TemporaryDirectory() as scratch:
+        stats = pathlib.Path(scratch) / "stats.json"
+        command = ["cargo", "run", "-q", "--release", "-p", "photogram", "--", "generate", "-m", folder.resolve(), "-p", "a lighthouse"]
+        # The second picture finds everything there.
+        command += ["-W", size, "-H", size, "--steps", 20, "--sampler", "euler", "--precision", precision, "-b", 2, "-q"]
+        command += ["--stats", stats, "-o", pathlib.Path(scratch) / "out.png"]
+        subprocess.run([str(word) for word in command], cwd=ROOT, check=True)
+        seconds = json.loads(stats.read_text())["seconds"]
+    return 1e3 * (seconds["encode"] + sum(seconds["steps"]) + seconds["decode"]) / 2
+
+
 def main() -> int:
     arguments = parse()
     torch.set_grad_enabled(False)
@@ -155,6 +179,11 @@ def main() -> int:
             ours = our_model(arguments.model, arguments.size, "f16" if on_gpu else "f32")
             for row in sections:
                 note(row, "photogram", ours[row])
+        if sections and arguments.picture:
+            note("picture, 20 steps", "torch", milliseconds(lambda: picture(sections)))
+            if on_gpu:
+                note("picture, 20 steps", "compiled", milliseconds(lambda: picture(compiled)))
+            note("picture, 20 steps", "photogram", our_picture(arguments.model, arguments.size, "f16" if on_gpu else "f32"))
 
     columns = ["torch", *(["compiled"] if on_gpu else []), "photogram"]
     print(f"\n| | {' | '.join(f'{column} ms' for column in columns)} | times torch's time | per cent of its speed | GFLOP/s |")

@@ -206,6 +206,15 @@ fn drawn(pipeline: &mut Pipeline, request: &Request) -> Image {
 const TILED_PSNR: f64 = 34.0;
 
 #[test]
+fn the_host_does_not_run_ahead_of_the_device() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let mut pipeline = Pipeline::new(gpu.clone(), built_in());
+    drawn(&mut pipeline, &Request { steps: 8, ..request("ddim", 7) });
+    let [_, submissions] = gpu.counts();
+    assert!(submissions > 20 && gpu.in_flight() <= 2, "{} of {submissions} in flight", gpu.in_flight());
+}
+
+#[test]
 fn a_limit_of_memory_is_kept_and_was_foretold() {
     // Of its own: peaks are a device's.
     let peak = |limit: Option<u64>, tile: Option<usize>| {

@@ -19,10 +19,18 @@ pub(crate) fn install() {
         if let Some(bar) = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }
-        std::process::exit(Code::Interrupted as i32);
+        end(Code::Interrupted as i32);
     });
     // Refused where a signal is ignored already (nohup); Ctrl-C then ends the program as it ends any.
     drop(installed);
+}
+
+/// Ends the process without what usually runs at its end: a driver's handlers would meet its own threads at work.
+fn end(code: i32) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code)
 }
 
 /// While the guard lives, an interruption waits.

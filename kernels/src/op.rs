@@ -395,3 +395,15 @@ pub fn fold_grid(groups: u64, max_per_axis: u32) -> [u32; 3] {
     let x = groups.div_ceil(y).max(1);
     [x as u32, y as u32, 1]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatch_ends_long_before_a_watchdog_looks() {
+        // A slow integrated GPU, and two cores of a CPU as BENCHMARKS.md measures them.
+        assert!(Caps::GPU_DISPATCH_FLOPS as f64 / 0.5e12 <= 0.1);
+        assert!(Caps::SOFTWARE_DISPATCH_FLOPS as f64 / 20e9 <= 1.0);
+    }
+}

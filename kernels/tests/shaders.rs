@@ -76,12 +76,13 @@ fn write_for_every_api(module: &naga::Module, info: &ModuleInfo) -> Result<(), S
     use naga::back::{hlsl, msl, spv};
     let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
     spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
-    if uses_cooperative_matrices(module) {
-        return Ok(());
-    }
     let options = msl::Options { lang_version: (2, 4), ..msl::Options::default() };
     msl::write_string(module, info, &options, &msl::PipelineOptions::default())
         .map_err(|e| format!("MSL: {e}"))?;
+    // naga has no words for them in HLSL.
+    if uses_cooperative_matrices(module) {
+        return Ok(());
+    }
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_0,
         immediates_target: Some(hlsl::BindTarget::default()),

@@ -34,7 +34,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let row_blocks = (p.m + 15u) / 16u;
-    let block = group.x + group.y * groups.x;
+    let block = p.first_block + group.x + group.y * groups.x;
     let batch = block / row_blocks;
     if (batch >= batches()) { return; }
     let columns = p.n / 8u;

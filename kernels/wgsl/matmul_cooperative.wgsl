@@ -65,9 +65,9 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let row_blocks = (p.m + BLOCK - 1u) / BLOCK;
-    let block = group.x + group.y * groups.x;
+    let block = p.first_block + group.x + group.y * groups.x;
     let part = block / row_blocks / batches();
-    if (part >= p.parts) { return; }
+    if (part >= parts()) { return; }
     let product = block / row_blocks % batches();
     let terms = terms_of(part);
     let n_quads = (p.n + 3u) / 4u;

@@ -20,7 +20,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     let second = min(quad + 1u, quads - 1u);
     var left = vec4<f32>();
     var right = vec4<f32>();
-    for (var part = 0u; part < p.parts; part++) {
+    for (var part = 0u; part < parts(); part++) {
         let start = (part * rows + row) * quads;
         left += sums[start + quad];
         right += sums[start + second];

@@ -20,7 +20,7 @@ fn main(
     let n_quads = (p.n + 3u) / 4u;
     let row_blocks = (p.m + 7u) / 8u;
     let quad = (group.x * 8u + local.x) * 2u;
-    let block = (group.y + group.z * groups.y) * 4u + local.y;
+    let block = p.first_block + (group.y + group.z * groups.y) * 4u + local.y;
     let batch = block / row_blocks;
     if (quad >= n_quads || batch >= batches()) { return; }
     let second = min(quad + 1u, n_quads - 1u);

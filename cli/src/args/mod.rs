@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
     /// Find the fastest variant of each kernel on this adapter; later runs use what was found.
     ///
-    /// Times every variant of the products, convolutions and norms that a picture of this size takes, and compares each with
+    /// Times every variant of the products, convolutions, attentions and norms that a picture of this size takes, and compares each with
     /// its reference: one that is wrong is never chosen. What was chosen is kept in the folder of caches (PHOTOGRAM_CACHE names
     /// another one), for this adapter, driver and version of the kernels. Exits with 1 if a variant is wrong.
     Tune(TuneArgs),
@@ -237,7 +237,7 @@ fn cut(text: &str) -> String {
 }
 
 fn parse_count(text: &str) -> Result<usize, &'static str> {
-    text.parse().map_err(|_| "expected a whole number, not negative")
+    text.parse().map_err(|_| "expected a whole number from 0 on, of 64 bits")
 }
 
 /// Two numbers such as `1024x768`.

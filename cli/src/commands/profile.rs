@@ -190,7 +190,7 @@ fn summary(section: &Section) -> String {
     let host = &section.host;
     let ms = |duration: std::time::Duration| 1e3 * duration.as_secs_f64();
     format!(
-        "{}: {:.2} ms of wall time, {:.2} ms in kernels, {:.2} ms idle; {:.2} ms of recording, {} dispatches in {} \
+        "{}: {:.2} ms of wall time, {:.2} ms in kernels, {:.2} ms idle; {:.2} ms recording and submitting, {} dispatches in {} \
          submission{}",
         section.name,
         ms(host.wall),

@@ -2,7 +2,7 @@
 
 use engine::pipelines::{Pipeline, PixelSize};
 use engine::profile::Clock;
-use engine::tuning::{Identity, Measured, Tuned, Tuner};
+use engine::tuning::{Identity, Measured, RUNS, Tuned, Tuner};
 use engine::validate::Against;
 use kernels::DType;
 use serde_json::{Value, json};
@@ -130,7 +130,7 @@ impl Tuning {
             ]
         }));
         let mut text = format!(
-            "{adapter}, {driver}\n{}, {}, {guided}, {}\n{timing}; the shortest of five\n\n{}",
+            "{adapter}, {driver}\n{}, {}, {guided}, {}\n{timing}; the shortest of {RUNS}\n\n{}",
             self.model,
             self.size,
             self.dtype,

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// Waits in which wgpu may panic before the device counts as lost.
 const MAX_PANICS: usize = 3;
 /// Submissions that may be unfinished at once.
-const MAX_IN_FLIGHT: usize = 2;
+pub(super) const MAX_IN_FLIGHT: usize = 2;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
@@ -171,16 +171,36 @@ impl Gpu {
         let Some(extent) = offered.filter(|_| !options.webgpu_only) else {
             return Gpu::request(adapter, options, None, Vec::new()).await;
         };
-        let reason = match Gpu::request(adapter, options, Some(extent), Vec::new()).await {
-            Err(error) => error.to_string(),
+        // wgpu asserts that drivers keep their word about such features.
+        let asked = || block_on_ready(Gpu::request(adapter, options, Some(extent), Vec::new()));
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let opened = catch_unwind(AssertUnwindSafe(asked));
+        std::panic::set_hook(hook);
+        let opened = opened.map_err(|_| "wgpu cannot open the adapter with them".to_owned());
+        let reason = match opened.and_then(|opened| opened.map_err(|error| error.to_string())) {
+            Err(reason) => reason,
             Ok(gpu) => match probe(&gpu).await {
-                Ok(()) => return Ok(gpu),
+                Ok(()) => return Ok(gpu.noting_idle_units()),
                 Err(reason) => reason,
             },
         };
         // A device that has refused something may refuse all that follows: the next one has never heard of matrix units.
         let note = format!("matrix units are not used: {reason}");
         Gpu::request(adapter, options, None, vec![note]).await
+    }
+
+    /// The same device, which says so if its matrix units are idle for the sake of its subgroups.
+    fn noting_idle_units(mut self) -> Gpu {
+        let Some(subgroups) = self.inner.caps.subgroups.filter(|subgroups| subgroups.min != subgroups.max)
+        else {
+            return self;
+        };
+        let sizes = format!("subgroups may have {} to {} invocations", subgroups.min, subgroups.max);
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.notes.push(format!("matrix units are not used: {sizes}, kernels for them need one size"));
+        }
+        self
     }
 
     async fn request(
@@ -468,6 +488,11 @@ impl Gpu {
         self.wait(index).await?;
         self.pace().note(flops, submitted, Instant::now());
         Ok(())
+    }
+
+    /// Submissions that may be unfinished.
+    pub fn in_flight(&self) -> usize {
+        self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Floating-point operations that one submission may hold.

@@ -321,3 +321,18 @@ fn batches(launches: &[usize], flops: impl Fn(&usize) -> u64, limit: u64) -> Vec
     }
     batches
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn submissions_hold_as_much_as_they_may() {
+        let flops = |launch: &usize| [5, 5, 5, 20, 1, 9][*launch];
+        let launches = [0, 1, 2, 3, 4, 5];
+        let found = batches(&launches, flops, 10);
+        assert_eq!(found, [&[0, 1][..], &[2], &[3], &[4, 5]]);
+        assert_eq!(batches(&launches, flops, u64::MAX), [&launches[..]]);
+        assert!(batches(&[], flops, 10).is_empty());
+    }
+}

@@ -87,3 +87,22 @@ impl Identity {
 pub async fn read_choices(path: &Path, identity: &Identity) -> Result<Choices, Error> {
     identity.choices_of(&Config::read(&FileSource::open(path)?).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_another_adapter_driver_or_version_have_other_names() {
+        let own = Identity { adapter: "a".into(), driver: "d".into(), shaders: "s".into() };
+        let others = [
+            Identity { adapter: "b".into(), ..own.clone() },
+            Identity { driver: "e".into(), ..own.clone() },
+            Identity { shaders: "t".into(), ..own.clone() },
+        ];
+        for other in others {
+            assert_ne!(own.file_name(), other.file_name(), "{other:?}");
+            assert_ne!(own.pipelines_file_name(), other.pipelines_file_name(), "{other:?}");
+        }
+    }
+}

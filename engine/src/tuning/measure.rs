@@ -13,7 +13,7 @@ use crate::plan::{Choice, PlanError, build_plan};
 use crate::validate::{Against, Expected, validate_variants};
 
 /// Runs of which a variant's time is the shortest.
-const RUNS: usize = 5;
+pub const RUNS: usize = 5;
 /// The part of the usual variant's time that another must save to be chosen: less is noise.
 const LEAST_GAIN: f64 = 0.02;
 
@@ -29,6 +29,11 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Keeps the shortest time. A counter that has started anew shows no time at all.
+    fn note(&mut self, ns: f64) {
+        self.ns = self.ns.into_iter().chain(Some(ns).filter(|ns| *ns > 0.0)).reduce(f64::min);
+    }
+
     fn ns_if_right(&self) -> Option<f64> {
         self.ns.filter(|_| self.wrong.is_none())
     }
@@ -130,8 +135,7 @@ impl Tuner {
             for (program, measured) in programs.iter().zip(&mut variants) {
                 let Some(program) = program else { continue };
                 let ns = self.time(program, &bench).await?;
-                // A counter that has started anew shows no time at all.
-                measured.ns = measured.ns.into_iter().chain(Some(ns).filter(|ns| *ns > 0.0)).reduce(f64::min);
+                measured.note(ns);
             }
         }
         Ok(Tuned { task: task.clone(), against: expected.against, variants })
@@ -263,6 +267,17 @@ mod tests {
             task: Task { op: Arc::new(MatMul::default()), inputs, calls: 1 },
             against: Against::Reference,
             variants: variants.iter().map(measured).collect(),
+        }
+    }
+
+    #[test]
+    fn the_shortest_time_is_kept() {
+        let mut measured = Measured { variant: "a", ns: None, wrong: None };
+        for (ns, shortest) in
+            [(0.0, None), (5.0, Some(5.0)), (7.0, Some(5.0)), (0.0, Some(5.0)), (3.0, Some(3.0))]
+        {
+            measured.note(ns);
+            assert_eq!(measured.ns, shortest, "after {ns}");
         }
     }
 

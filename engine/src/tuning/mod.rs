@@ -10,5 +10,5 @@ mod task;
 
 pub use choices::{Choices, key};
 pub use identity::{Identity, read_choices};
-pub use measure::{Measured, Tuned, Tuner};
+pub use measure::{Measured, RUNS, Tuned, Tuner};
 pub use task::{Task, infer_tasks, tasks_of};

@@ -152,9 +152,12 @@ impl Attention {
         let (q, k) = (inputs[0], inputs[1]);
         let (head, query) = (row % self.heads, row / self.heads % e.queries);
         let batch = row / self.heads / e.queries;
-        let types: Vec<TensorType> = inputs.iter().map(|t| t.ty().clone()).collect();
-        let [mask_batch, mask_head, mask_query] = self.mask_strides(&types, TensorType::channels);
-        let mask_at = batch * mask_batch + head * mask_head + query * mask_query;
+        // By the mask's own shape, not by the strides that kernels are given.
+        let mask_at = inputs.get(3).map_or(0, |mask| {
+            let place = |place: usize, d: usize| if mask.shape()[d] == 1 { 0 } else { place };
+            ((place(batch, 0) * mask.shape()[1] + place(head, 1)) * mask.shape()[2] + place(query, 2))
+                * e.keys
+        });
         let (first_key, scale) = (self.first_key(e, row), self.scale(e.d));
         let seen = if self.causal { e.keys.min(query + 1) } else { e.keys };
         let score = |t: usize| {
@@ -182,7 +185,7 @@ impl Attention {
         if let Some(mask) = inputs.get(3) {
             check_whole(self.name(), "mask", mask, caps)?;
         }
-        let mask_strides = self.mask_strides(inputs, TensorType::pitch).map(|stride| stride as u32);
+        let mask_strides = self.mask_strides(inputs).map(|stride| stride as u32);
         let narrow = [0, 1, 2].map(|i| inputs[i].clone());
         if e.d.is_multiple_of(LANES) {
             return Ok(Aligned {
@@ -220,11 +223,11 @@ impl Attention {
         })
     }
 
-    /// Elements of the mask from one batch, head and query to the next, 0 where they share them; `pitch` gives those of a row.
-    fn mask_strides(&self, inputs: &[TensorType], pitch: impl Fn(&TensorType) -> usize) -> [usize; 3] {
+    /// Elements of the mask from one batch, head and query to the next, 0 where they share them.
+    fn mask_strides(&self, inputs: &[TensorType]) -> [usize; 3] {
         let Some(mask) = inputs.get(3) else { return [0; 3] };
         let [batch, heads, queries] = [0, 1, 2].map(|d| mask.shape[d]);
-        let row = pitch(mask);
+        let row = mask.pitch();
         let own = |extent: usize, stride: usize| if extent > 1 { stride } else { 0 };
         [own(batch, heads * queries * row), own(heads, queries * row), own(queries, row)]
     }
@@ -612,6 +615,34 @@ mod tests {
         let expected = [0.784455, 0.043097, -0.735065, -0.822804, 0.0, 0.0, 0.0, 0.0];
         for (found, expected) in y.data().iter().zip(expected) {
             assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn masks_of_every_batch_head_and_query_are_torchs() {
+        let (q, k, v) = (operand([2, 2, 4], 0.0), operand([2, 3, 4], 1.0), operand([2, 3, 4], 2.0));
+        let op = Attention { mask: true, ..Attention::new(2) };
+        // torch.nn.functional.scaled_dot_product_attention(.., attn_mask=sin(i + 0.5)), in f64
+        for (shape, expected) in [
+            (
+                [2, 2, 2, 3],
+                [
+                    0.182435, 0.091416, 0.406302, 0.154607, -0.192775, -0.025109, -0.075758, -0.12727,
+                    0.13025, -0.368065, -0.667971, -0.095927, 0.430354, 0.341937, 0.055768, -0.377227,
+                ],
+            ),
+            (
+                [2, 1, 1, 3],
+                [
+                    0.182435, 0.091416, 0.392247, 0.097029, -0.266856, 0.192236, 0.297918, 0.184779,
+                    0.489371, 0.04116, -0.55589, -0.307113, 0.293847, 0.178706, 0.076847, -0.238724,
+                ],
+            ),
+        ] {
+            let mask = HostTensor::from_fn(f32(shape), |i| libm::sin(i as f64 + 0.5));
+            for (found, expected) in op.reference(&[&q, &k, &v, &mask]).data().iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 2e-6, "{shape:?}: {found} for {expected}");
+            }
         }
     }
 

@@ -7,9 +7,9 @@ use crate::wgsl::{COOPERATIVE, Shader};
 
 /// Cores of the GPU that variants are ordered for. No adapter tells its number; large GPUs have 64 to 128.
 const ASSUMED_CORES: usize = 128;
-/// Tiles from which on `matmul_tiled` takes its larger tile: the largest with at least twice as many tiles as cores. With
-/// fewer, some cores would wait for others at the end; smaller tiles spread better. What is measured goes before it.
-const TILES_OF_128_ROWS: usize = 2 * ASSUMED_CORES;
+/// Tiles from which on there are enough for a size: twice as many as cores. With fewer, some cores would wait for others at the
+/// end; smaller tiles spread better. What is measured goes before it.
+const ENOUGH_TILES: usize = 2 * ASSUMED_CORES;
 
 /// `y = epilogue(A * w)`, where `A` is a matrix or the patches of an image, and how its rows are split.
 pub(super) struct Contraction<'a> {
@@ -46,8 +46,10 @@ enum Algorithm {
     Register,
     /// Registers and subgroup shuffles, for software Vulkan.
     Broadcast,
-    /// Registers and workgroup memory; rows of a tile.
+    /// Registers and workgroup memory; rows of a tile of 64 columns.
     Tiled(usize),
+    /// The same in tiles of 128 rows and columns.
+    Square,
     /// Matrix units; extent of their tiles and invocations of a subgroup.
     Cooperative(u32, u32),
 }
@@ -72,10 +74,12 @@ impl Algorithm {
             (Algorithm::Broadcast, true) => "conv2d_broadcast",
             (Algorithm::Cooperative(..), false) => "matmul_cooperative",
             (Algorithm::Cooperative(..), true) => "conv2d_cooperative",
-            (Algorithm::Tiled(64), false) => "matmul_tiled_64",
-            (Algorithm::Tiled(64), true) => "conv2d_tiled_64",
-            (Algorithm::Tiled(_), false) => "matmul_tiled_128",
-            (Algorithm::Tiled(_), true) => "conv2d_tiled_128",
+            (Algorithm::Tiled(64), false) => "matmul_tiled_64x64",
+            (Algorithm::Tiled(64), true) => "conv2d_tiled_64x64",
+            (Algorithm::Tiled(_), false) => "matmul_tiled_128x64",
+            (Algorithm::Tiled(_), true) => "conv2d_tiled_128x64",
+            (Algorithm::Square, false) => "matmul_tiled_128x128",
+            (Algorithm::Square, true) => "conv2d_tiled_128x128",
         }
     }
 
@@ -83,6 +87,7 @@ impl Algorithm {
         match self {
             Algorithm::Register => Shader::new("matmul_register"),
             Algorithm::Broadcast => Shader::new("matmul_broadcast").with_subgroups(),
+            Algorithm::Square => Shader::new("matmul_square"),
             Algorithm::Tiled(rows) => Shader::new("matmul_tiled").constant("ROW_THREADS", rows as u32 / 8),
             Algorithm::Cooperative(tile, subgroup) => Shader::new("matmul_cooperative")
                 .with_subgroups()
@@ -108,21 +113,35 @@ impl Algorithm {
             Algorithm::Register => [32, COLUMNS],
             Algorithm::Broadcast => [16, COLUMNS],
             Algorithm::Tiled(rows) => [rows, COLUMNS],
+            Algorithm::Square => [2 * COLUMNS; 2],
             Algorithm::Cooperative(tile, _) => [COOPERATIVE_TILES * tile as usize; 2],
         }
     }
 
-    /// Workgroups for `batches` products of `m` rows and `quads` quads of columns.
-    fn grid(self, m: usize, batches: usize, quads: usize, caps: &Caps) -> [u32; 3] {
+    /// Blocks of rows that a product of `m` rows has.
+    fn blocks(self, m: usize) -> usize {
+        match self {
+            Algorithm::Register => m.div_ceil(8),
+            _ => m.div_ceil(self.tile()[0]),
+        }
+    }
+
+    /// Blocks of one workgroup.
+    fn block_step(self) -> usize {
+        if let Algorithm::Register = self { 4 } else { 1 }
+    }
+
+    /// Workgroups for `blocks` blocks of rows and `quads` quads of columns.
+    fn grid(self, blocks: usize, quads: usize, caps: &Caps) -> [u32; 3] {
         let fold = |blocks: usize| fold_grid(blocks as u64, caps.max_groups_per_axis);
         match self {
             Algorithm::Register => {
-                let [y, z, _] = fold((m.div_ceil(8) * batches).div_ceil(4));
+                let [y, z, _] = fold(blocks.div_ceil(4));
                 [quads.div_ceil(16) as u32, y, z]
             }
             _ => {
-                let [rows, columns] = self.tile();
-                let [x, y, _] = fold(m.div_ceil(rows) * batches);
+                let [_, columns] = self.tile();
+                let [x, y, _] = fold(blocks);
                 [x, y, quads.div_ceil(columns / LANES) as u32]
             }
         }
@@ -132,9 +151,12 @@ impl Algorithm {
 impl Contraction<'_> {
     /// Every way to compute it: on a CPU the register tile beats workgroup memory, and shuffles beat both.
     pub(super) fn variants(&self, caps: &Caps) -> Vec<Variant> {
-        let (small, large) = (Algorithm::Tiled(64), Algorithm::Tiled(128));
-        let many = self.tiles(large) >= TILES_OF_128_ROWS;
-        let tiled = if many { [small, large] } else { [large, small] };
+        // The largest tile of which there are enough goes last; tiles that are too few go before, the larger the earlier.
+        let small = Algorithm::Tiled(64);
+        let sizes = [small, Algorithm::Tiled(128), Algorithm::Square];
+        let (enough, few): (Vec<_>, Vec<_>) =
+            sizes.into_iter().partition(|tile| self.tiles(*tile) >= ENOUGH_TILES);
+        let tiled = few.into_iter().rev().chain(enough);
         let split = |algorithm| self.split(algorithm, caps);
         let whole = |algorithm| self.whole(algorithm, caps);
         // On a CPU split sums and matrix units are there to be tested.
@@ -143,11 +165,10 @@ impl Contraction<'_> {
             exotic.push(whole(cooperative));
             exotic.extend(split(cooperative));
         }
-        let [first, second] = tiled.map(whole);
         if !caps.software {
-            return [whole(Algorithm::Register), first, second].into_iter().chain(exotic).collect();
+            return [Algorithm::Register].into_iter().chain(tiled).map(whole).chain(exotic).collect();
         }
-        let mut variants = vec![first, second];
+        let mut variants: Vec<Variant> = tiled.map(whole).collect();
         variants.splice(1..1, exotic);
         variants.push(whole(Algorithm::Register));
         let subgroups_of_8 = caps.subgroups == Some(Subgroups { min: 8, max: 8 });
@@ -185,14 +206,22 @@ impl Contraction<'_> {
         let dispatches = self
             .bands
             .iter()
-            .map(|band| {
+            .flat_map(|band| {
                 let (first, rows) = band.y;
                 let mut binds = self.operands(band).to_vec();
                 binds.push(Bind::write(5, Operand::Output).rows(&self.y, first, rows));
                 binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
-                let m = rows / self.batches;
-                let grid = algorithm.grid(m, self.batches, self.w().quads(), caps);
-                Dispatch { shader: shader.clone(), binds, params: self.params(band, self.epilogue, 1), grid }
+                let blocks = algorithm.blocks(rows / self.batches) * self.batches;
+                // Rows that cannot be bound from anywhere but their first are split by blocks all the same.
+                let dispatches = self.flops(rows).div_ceil(caps.max_dispatch_flops.max(1)).max(1) as usize;
+                let most = blocks.div_ceil(dispatches).next_multiple_of(algorithm.block_step());
+                let shader = &shader;
+                (0..blocks).step_by(most.max(1)).map(move |first_block| Dispatch {
+                    shader: shader.clone(),
+                    binds: binds.clone(),
+                    params: self.params(band, self.epilogue, 1, first_block),
+                    grid: algorithm.grid(most.min(blocks - first_block), self.w().quads(), caps),
+                })
             })
             .collect();
         Variant { name: algorithm.name(self.conv), dispatches, scratch: Vec::new() }
@@ -206,14 +235,14 @@ impl Contraction<'_> {
         let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
         let slabs = a.quads().div_ceil(PART_QUADS);
         let long_enough = taps * slabs * PART_QUADS * LANES / PART_TERMS;
+        let (rows, columns) = (self.y.rows(), w.channels());
         let tiles = self.tiles(algorithm).max(1);
-        if tiles > ASSUMED_CORES / 2 {
+        if tiles > ASSUMED_CORES / 2 || self.flops(rows) > caps.max_dispatch_flops {
             return None;
         }
         let parts = (2 * ASSUMED_CORES / tiles).min(MAX_PARTS).min(long_enough).min(slabs);
         // Every part has as many slabs as the first: the last ones must not be empty.
         let parts = slabs.div_ceil(slabs.div_ceil(parts.max(1)));
-        let (rows, columns) = (self.y.rows(), w.channels());
         let sums = TensorType::f32([parts * rows, columns]);
         if parts < 2 || sums.bytes() > caps.max_binding_bytes {
             return None;
@@ -225,8 +254,8 @@ impl Contraction<'_> {
         binds.push(Bind::write(5, Operand::Scratch(0)));
         binds.extend(plain.binds(self.inputs, 2, band.y, Operand::Input(1)));
         let m = rows / self.batches;
-        let grid = algorithm.grid(m, self.batches * parts, w.quads(), caps);
-        let first = Dispatch { shader, binds, params: self.params(band, &plain, parts), grid };
+        let grid = algorithm.grid(algorithm.blocks(m) * self.batches * parts, w.quads(), caps);
+        let first = Dispatch { shader, binds, params: self.params(band, &plain, parts, 0), grid };
 
         let shader = Shader::new("matmul_parts")
             .flag("CONV", self.conv)
@@ -239,7 +268,7 @@ impl Contraction<'_> {
         binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Scratch(0)));
         let pairs = rows * w.quads().div_ceil(2);
         let grid = fold_grid((pairs as u64).div_ceil(64), caps.max_groups_per_axis);
-        let second = Dispatch { shader, binds, params: self.params(band, self.epilogue, parts), grid };
+        let second = Dispatch { shader, binds, params: self.params(band, self.epilogue, parts, 0), grid };
         let name = algorithm.split_name(self.conv);
         Some(Variant { name, dispatches: vec![first, second], scratch: vec![sums] })
     }
@@ -249,6 +278,13 @@ impl Contraction<'_> {
         shader.encoding("a", self.inputs[0].dtype).encoding("w", self.w().dtype)
     }
 
+    /// Floating-point operations of `rows` rows of the result.
+    fn flops(&self, rows: usize) -> u64 {
+        let w = self.w();
+        let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
+        2 * (rows * taps * self.inputs[0].channels() * w.channels()) as u64
+    }
+
     /// Bindings 0 and 1.
     fn operands(&self, band: &Band) -> [Bind; 2] {
         let a = Bind::read(0, Operand::Input(0)).rows(&self.inputs[0], band.a.0, band.a.1);
@@ -256,12 +292,19 @@ impl Contraction<'_> {
     }
 
     /// The words of `Params` in contraction.wgsl.
-    fn params(&self, band: &Band, epilogue: &Epilogue, parts: usize) -> Vec<u32> {
+    fn params(&self, band: &Band, epilogue: &Epilogue, parts: usize, first_block: usize) -> Vec<u32> {
         let (first, rows) = band.y;
         let w = self.w();
         let extents = [rows / self.batches, w.channels(), self.inputs[0].quads(), self.batch_rows];
         let mut params: Vec<u32> = extents.map(|v| v as u32).to_vec();
-        params.extend([epilogue.word(), first as u32, w.strip_quads() as u32, parts as u32]);
+        let word = epilogue.word() | (parts as u32) << 16;
+        params.extend([
+            word,
+            first as u32,
+            w.strip_quads() as u32,
+            first_block as u32,
+            epilogue.scale_word(),
+        ]);
         params.extend(&band.addressing);
         params
     }

@@ -1,12 +1,13 @@
 //! What a contraction does to its sums before it stores them.
 
-use super::{Activate, Activation, Cast, Geglu, check_float, check_shape, shape_error};
+use super::{Activate, Activation, Cast, Geglu, Scale, check_float, check_shape, shape_error};
 use crate::host_tensor::HostTensor;
 use crate::op::{Attributes, Bind, Op, OpError, Operand};
 use crate::types::{DType, LANES, Shape, TensorType};
 use crate::wgsl::Shader;
 
-/// `y = activation(sum + bias + batch_bias) + residual`, each part optional; or `y = geglu(sum + bias)`; then rounded once.
+/// `y = scale * (activation(sum + bias + batch_bias) + residual)`, each part optional; or `y = scale * geglu(sum + bias)`; then
+/// rounded once.
 ///
 /// Operands follow the contraction's own in this order: `bias: [N]`, `batch_bias: [B, .., N]` (one row for each batch
 /// of the result), `residual` (as the result).
@@ -22,6 +23,8 @@ pub struct Epilogue {
     pub residual: bool,
     /// Whether [`Geglu`] with alternating quads follows the bias, and nothing else: the result has half as many columns as `w`.
     pub geglu: bool,
+    /// Factor of the result, if it is not 1.
+    pub scale: Option<f64>,
     /// Element type of the result, f32 or f16; that of the contraction's first operand if `None`.
     pub dtype: Option<DType>,
 }
@@ -63,6 +66,7 @@ impl Epilogue {
         ]
         .into_iter()
         .chain(self.geglu.then_some(("geglu", true.into())))
+        .chain(self.scale.map(|scale| ("scale", scale.into())))
         .chain(self.dtype.map(|dtype| ("dtype", if dtype == DType::F16 { "f16" } else { "f32" }.into())))
         .collect()
     }
@@ -130,7 +134,7 @@ impl Epilogue {
         let biased = |column: usize| sum(column) + bias.map_or(0.0, |bias| bias.at(column));
         if self.geglu {
             let [hidden, gate] = Geglu::QUADS.operands(column, columns);
-            return biased(hidden) * Activation::Gelu.apply(biased(gate));
+            return self.factor() * biased(hidden) * Activation::Gelu.apply(biased(gate));
         }
         let mut value = biased(column);
         if self.batch_bias {
@@ -142,7 +146,16 @@ impl Epilogue {
         if self.residual {
             value += rest.next().expect("inferred").at(index);
         }
-        value
+        self.factor() * value
+    }
+
+    fn factor(&self) -> f64 {
+        self.scale.unwrap_or(1.0)
+    }
+
+    /// The factor of the result as `epilogue.wgsl` reads it.
+    pub(super) fn scale_word(&self) -> u32 {
+        (self.factor() as f32).to_bits()
     }
 
     /// Its parts as `epilogue.wgsl` reads them: the activation's number, and a bit for each operand and for GEGLU.
@@ -211,7 +224,11 @@ impl Epilogue {
         if let Some(Cast { dtype }) = next.as_any().downcast_ref() {
             return Some((Epilogue { dtype: Some(*dtype), ..self.clone() }, Vec::new()));
         }
-        if self.residual || self.geglu {
+        if let Some(Scale { factor }) = next.as_any().downcast_ref() {
+            let scale = Some(self.factor() * factor);
+            return Some((Epilogue { scale, ..self.clone() }, Vec::new()));
+        }
+        if self.residual || self.geglu || self.scale.is_some() {
             return None;
         }
         if let Some(geglu) = next.as_any().downcast_ref::<Geglu>() {

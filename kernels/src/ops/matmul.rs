@@ -304,6 +304,11 @@ impl Op for MatMul {
         }
         cases.push(Case::new(geglu(true), [f32([9, 4096]), f16([4096, 136]).in_strips(), f32([136])]));
         cases.push(Case::new(plain.clone(), [f32([3, 9, 4096]), f32([3, 4096, 12])]));
+        let scaled = Epilogue { scale: Some(-0.25), residual: true, ..Epilogue::bias() };
+        let types = [f32([9, 12]), f16([12, 17]), f32([17]), f32([9, 17])];
+        cases.push(Case::new(MatMul::new(scaled), types));
+        let scaled = Epilogue { scale: Some(0.5), geglu: true, ..Epilogue::bias() };
+        cases.push(Case::new(MatMul::new(scaled), [f32([9, 12]), f16([12, 16]), f32([16])]));
         for (a, y) in [(f32([9, 12]), DType::F16), (f16([9, 12]), DType::F32)] {
             let cast = MatMul::new(Epilogue { dtype: Some(y), ..Epilogue::bias() });
             cases.push(Case::new(cast, [a, f16([12, 17]), f32([17])]));
@@ -342,4 +347,41 @@ fn part(x: &HostTensor, index: usize) -> HostTensor {
 
 fn join(dims: &[usize]) -> String {
     dims.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Scale;
+
+    #[test]
+    fn products_whose_rows_cannot_be_bound_apart_are_split_all_the_same() {
+        let caps = Caps::webgpu();
+        let one = MatMul::default();
+        for (op, inputs) in [
+            (MatMul { stacked: true, ..one.clone() }, [f32([1, 4095, 2048]), f32([3, 2048, 2041])]),
+            (one, [f32([3, 4095, 2048]), f32([3, 2048, 2041])]),
+        ] {
+            let dispatches = op.cost(&inputs).flops.div_ceil(caps.max_dispatch_flops) as usize;
+            assert_eq!(dispatches, 3);
+            for variant in op.variants(&inputs, &caps).expect("fits") {
+                assert!(variant.dispatches.len() >= dispatches, "{}", variant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_scale_is_absorbed_and_several_are_one() {
+        let y = f32([9, 17]);
+        let scale = |op: &dyn Op, factor| {
+            op.absorb(&Scale { factor }, 0, std::slice::from_ref(&y)).expect("absorbed").op
+        };
+        let scaled = scale(scale(&MatMul::new(Epilogue::bias()), 3.0).as_ref(), 0.5);
+        let found: &MatMul = scaled.as_any().downcast_ref().expect("a product");
+        assert_eq!(found.epilogue, Epilogue { scale: Some(1.5), ..Epilogue::bias() });
+        assert!(
+            scaled.absorb(&super::super::Add, 0, &[y.clone(), y.clone()]).is_none(),
+            "it would not be scaled"
+        );
+    }
 }

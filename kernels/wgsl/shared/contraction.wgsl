@@ -7,10 +7,11 @@ struct Params {
     n: u32,                             // columns of w
     k_quads: u32,                       // quads in a row of a
     batch_rows: u32,                    // rows of y that share one row of batch_bias
-    epilogue: u32,                      // activation and operands of the epilogue
+    epilogue: u32,                      // activation and operands of the epilogue; from bit 16 on, parts()
     first_row: u32,                     // row of the whole y that the bound window starts at
     w_strip: u32,                       // quads of a strip of w's columns; strips lie one after the other
-    parts: u32,                         // ways that the terms of k are split, each with a result of its own
+    first_block: u32,                   // block of rows that the dispatch starts with
+    scale: f32,                         // factor of the result
 #ifdef CONV
     first_pixel: u32,                   // pixel of the whole a that the bound window starts at
     height: u32, width: u32,            // H, W
@@ -95,11 +96,14 @@ fn column_step(quad: u32) -> u32 {
     return min(p.w_strip, (p.n + 3u) / 4u - quad / p.w_strip * p.w_strip);
 }
 
+// Ways that the terms of k are split, each with a result of its own.
+fn parts() -> u32 { return p.epilogue >> 16u; }
+
 // The quads of k that a part of the sums takes: whole slabs of 8, so that no slab of a kernel is in two parts.
 struct Terms { first: u32, end: u32 }
 
 fn terms_of(part: u32) -> Terms {
-    let quads = (p.k_quads + 8u * p.parts - 1u) / (8u * p.parts) * 8u;
+    let quads = (p.k_quads + 8u * parts() - 1u) / (8u * parts()) * 8u;
     return Terms(min(part * quads, p.k_quads), min((part + 1u) * quads, p.k_quads));
 }
 

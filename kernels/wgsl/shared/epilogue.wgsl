@@ -1,7 +1,7 @@
 // What follows a contraction while its sums are still in registers:
-// y = activate(sum + bias[n] + batch_bias[b, n]) + residual[m, n], or with GEGLU y = hidden * gelu(gate), where quads of w's
-// columns alternate: hidden, gate. Stored in Y4 with the row's padding zeroed.
-// The including file says where a product's bias starts, binds bias, batch_bias, residual and y, and has p.n and p.epilogue: the
+// y = scale * (activate(sum + bias[n] + batch_bias[b, n]) + residual[m, n]), or with GEGLU y = scale * hidden * gelu(gate), where
+// quads of w's columns alternate: hidden, gate. Stored in Y4 with the row's padding zeroed.
+// The including file says where a product's bias starts, binds bias, batch_bias, residual and y, and has p.n, p.scale and p.epilogue: the
 // activation's number, and a bit for each operand that is present.
 #import activation
 #import lanes
@@ -25,7 +25,7 @@ fn store_sum(sum: vec4<f32>, product: u32, row: u32, quad: u32, batch: u32) {
     if (has(BATCH_BIAS)) { v += decode_batch_bias(batch_bias[batch * pitch + quad]); }
     v = activate(v, p.epilogue & 0xffu);
     if (has(RESIDUAL)) { v += decode_residual(residual[at]); }
-    y[at] = encode_y(zero_outside(v, quad, p.n));
+    y[at] = encode_y(zero_outside(p.scale * v, quad, p.n));
 }
 
 // The sums of quads `quad`, an even one, and `quad + 1`, as far as they are columns.
@@ -33,7 +33,7 @@ fn store_pair(left: vec4<f32>, right: vec4<f32>, product: u32, row: u32, quad: u
     let pitch = (p.n + 3u) / 4u;
     if (has(GEGLU)) {
         let v = biased(left, product, quad) * gelu(biased(right, product, quad + 1u));
-        y[row * (pitch / 2u) + quad / 2u] = encode_y(v);
+        y[row * (pitch / 2u) + quad / 2u] = encode_y(p.scale * v);
         return;
     }
     store_sum(left, product, row, quad, batch);

@@ -10,3 +10,4 @@ mod process;
 mod profile;
 mod refusals;
 mod support;
+mod validate;

@@ -4,6 +4,7 @@ usage: make.py COMMAND [ARGUMENT ...]
 
     make.py pipelines [NAME ...]   tiny pipelines and their recorded runs  -> ../fixtures/pipelines
     make.py blocks                 intermediate tensors of three of them   -> ../fixtures/blocks
+    make.py cases                  single operations                       -> ../fixtures/cases
     make.py samplers|noise|tokenizer ...   see the script of that name
     make.py controls [NAME ...]    print what deliberate mistakes cost, measured on the fixtures
     make.py ldm [NAME ...]         check the names of single files on the tiny pipelines
@@ -20,7 +21,7 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-COMMITTED = ("tokenizer", "noise", "samplers", "pipelines", "blocks")
+COMMITTED = ("tokenizer", "noise", "samplers", "pipelines", "blocks", "cases")
 COMMANDS = (*COMMITTED, "controls", "ldm", "sd15", "sd2", "sdxl")
 
 

@@ -45,12 +45,19 @@ Examples:
 
 At a model's shapes, the variants that its pictures take are compared with a sample of each reference;
 one that is wrong is passed over in later runs, and the next one is tried.
+
+A case is {\"name\", \"op\", \"attributes\", \"inputs\", \"outputs\"} with a function of torch.nn.functional, its
+arguments, and names of tensors; what photogram has no operation for is skipped, with the reason.
 A recorded run is a folder with reference.json (model, prompt, width, height, steps, ...) and
 reference.safetensors (context, noise, latent.0 ..., image).")]
 pub(crate) struct ValidateArgs {
     /// A recorded PyTorch run to compare with, instead of kernels
     #[arg(long, value_name = "DIR")]
     pub(crate) reference: Option<PathBuf>,
+
+    /// Single operations recorded elsewhere: a JSON list, with a safetensors file of the same stem beside it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "model"])]
+    pub(crate) cases: Option<PathBuf>,
 
     /// A model at whose shapes kernels are checked: a diffusers folder or a .safetensors file
     #[arg(short, long, value_name = "PATH", conflicts_with = "reference")]

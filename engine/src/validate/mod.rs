@@ -2,6 +2,7 @@
 //!
 //! Called by `photogram validate`, `photogram tune` and the kernel tests: one program decides what is right.
 
+mod cases;
 mod expected;
 mod shapes;
 
@@ -12,6 +13,7 @@ use crate::device::{DeviceError, Gpu, Program};
 use crate::graph::{Graph, GraphError, Rate};
 use crate::plan::{Choice, PlanError, build_plan};
 
+pub use cases::{CaseReport, Cases};
 pub use expected::Against;
 pub(crate) use expected::Expected;
 pub use shapes::validate_task;

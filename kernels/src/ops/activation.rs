@@ -20,12 +20,25 @@ pub enum Activation {
     GeluTanh,
     /// `x / (1 + exp(-1.702 x))`; transformers' quick_gelu.
     QuickGelu,
+    /// `max(x, 0)`; torch.nn.functional.relu.
+    Relu,
+    /// `1 / (1 + exp(-x))`; torch.nn.functional.sigmoid.
+    Sigmoid,
+    /// `tanh(x)`; torch.nn.functional.tanh.
+    Tanh,
 }
 
 impl Activation {
     /// Every activation.
-    pub const ALL: [Activation; 4] =
-        [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu];
+    pub const ALL: [Activation; 7] = [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ];
 
     /// Name in dumps.
     pub fn name(self) -> &'static str {
@@ -34,6 +47,9 @@ impl Activation {
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_tanh",
             Activation::QuickGelu => "quick_gelu",
+            Activation::Relu => "relu",
+            Activation::Sigmoid => "sigmoid",
+            Activation::Tanh => "tanh",
         }
     }
 
@@ -45,6 +61,9 @@ impl Activation {
             Some(Activation::Gelu) => 2,
             Some(Activation::GeluTanh) => 3,
             Some(Activation::QuickGelu) => 4,
+            Some(Activation::Relu) => 5,
+            Some(Activation::Sigmoid) => 6,
+            Some(Activation::Tanh) => 7,
         }
     }
 
@@ -58,6 +77,9 @@ impl Activation {
                 0.5 * x * (1.0 + libm::tanh(inner))
             }
             Activation::QuickGelu => x / (1.0 + libm::exp(-1.702 * x)),
+            Activation::Relu => x.max(0.0),
+            Activation::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
+            Activation::Tanh => libm::tanh(x),
         }
     }
 }

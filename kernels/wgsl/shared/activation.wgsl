@@ -1,4 +1,5 @@
-// Activations by their number in `Activation`: 0 none, 1 SiLU, 2 GELU by erf, 3 GELU by tanh, 4 quick GELU.
+// Activations by their number in `Activation`: 0 none, 1 SiLU, 2 GELU by erf, 3 GELU by tanh, 4 quick GELU, 5 ReLU, 6 sigmoid,
+// 7 tanh.
 
 // x / 2 * erfc(-x / sqrt 2). The upper tail erfc(z) = t * exp(-z^2 + P(t)), t = 1 / (1 + z / 2), has a fractional error below
 // 1.2e-7 (Numerical Recipes, erfcc), and for x < 0 it is used as it is: 1 + erf would cancel there.
@@ -21,6 +22,9 @@ fn activate(x: vec4<f32>, activation: u32) -> vec4<f32> {
             return 0.5 * x * (1.0 + tanh(clamp(inner, vec4<f32>(-10.0), vec4<f32>(10.0))));
         }
         case 4u: { return x / (1.0 + exp(-1.702 * x)); }
+        case 5u: { return max(x, vec4<f32>()); }
+        case 6u: { return 1.0 / (1.0 + exp(-x)); }
+        case 7u: { return tanh(clamp(x, vec4<f32>(-10.0), vec4<f32>(10.0))); }
         default: { return x; }
     }
 }

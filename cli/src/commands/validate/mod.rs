@@ -1,5 +1,6 @@
 //! `photogram validate`: whether this adapter computes what it should.
 
+mod cases;
 mod kernels;
 mod marks;
 mod recorded;
@@ -22,6 +23,10 @@ pub(crate) async fn run(args: &ValidateArgs) -> Result<(), Failure> {
         let adapter = open_tuned(&args.adapter, &report).await?;
         let precision = args.precision.unwrap_or(PrecisionArg::F32);
         return recorded::validate(adapter, folder, precision, args.json, &report).await;
+    }
+    if let Some(path) = &args.cases {
+        let adapter = open_tuned(&args.adapter, &report).await?;
+        return cases::validate(adapter, path, args.json, &report).await;
     }
     let shape = &args.shape;
     let is_shaped = shape.width.is_some() || shape.height.is_some() || shape.cfg_scale.is_some();

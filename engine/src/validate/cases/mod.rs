@@ -1,0 +1,219 @@
+//! Single operations recorded elsewhere, in PyTorch's conventions: `name.json` beside `name.safetensors`.
+//!
+//! The JSON is a list of `{"name", "op", "attributes": {..}, "inputs": {"input": "tensor"}, "outputs": ["tensor"]}`, where `op` is a
+//! function of torch.nn.functional, inputs have the names of its parameters and attributes are its other arguments.
+
+mod express;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kernels::check::{Comparison, compare_values};
+use kernels::{DType, HostTensor, TensorType};
+use loaders::safetensors::Limits;
+use loaders::{Checkpoint, Encoding, Error as LoadError, FileSource, read_whole};
+use serde_json::{Map, Value};
+
+use crate::device::{Gpu, Program};
+use crate::error::Error;
+use crate::graph::{Graph, Rate};
+use crate::plan::{Choice, build_plan};
+use express::{Expressed, express};
+
+/// Bytes of a list of cases.
+const MAX_BYTES: u64 = 16 << 20;
+/// Bytes of the tensors of one case.
+const MAX_TENSOR_BYTES: u64 = 1 << 30;
+
+/// What became of a case.
+#[derive(Clone, Debug)]
+pub struct CaseReport {
+    /// Its name in the file.
+    pub name: String,
+    /// Its function.
+    pub op: String,
+    /// Each variant that computed it, compared with what was recorded; or why none can.
+    pub result: Result<Vec<(&'static str, Comparison)>, String>,
+}
+
+impl CaseReport {
+    /// Whether a variant differs from what was recorded.
+    pub fn fails(&self) -> bool {
+        self.result.as_ref().is_ok_and(|variants| variants.iter().any(|(_, comparison)| !comparison.pass))
+    }
+}
+
+/// A tensor as PyTorch has it: rows one after the other, no padding.
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub(super) shape: Vec<usize>,
+    pub(super) encoding: Encoding,
+    pub(super) values: Vec<f32>,
+}
+
+/// An operation with its operands.
+pub(super) struct RecordedCase {
+    pub(super) op: String,
+    pub(super) attributes: Map<String, Value>,
+    /// Operands by name; several for a list of tensors, none where it is null.
+    pub(super) inputs: BTreeMap<String, Vec<Recorded>>,
+    pub(super) output: Recorded,
+}
+
+/// A list of cases and the tensors beside it.
+pub struct Cases {
+    label: String,
+    rows: Vec<Value>,
+    tensors: Checkpoint,
+}
+
+impl Cases {
+    /// Reads the list at `path` and the header of the safetensors file beside it.
+    ///
+    /// # Errors
+    /// [`Error::Load`] naming the file and what is wrong with it.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let label = path.display().to_string();
+        let bytes = read_whole(&FileSource::open(path)?, MAX_BYTES).await?;
+        let value: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| LoadError::malformed(&label, "JSON", "a list of cases", error.to_string()))?;
+        let Value::Array(rows) = value else {
+            return Err(LoadError::malformed(&label, "JSON", "a list of cases", "something else").into());
+        };
+        let tensors = Checkpoint::open(path.with_extension("safetensors"), &Limits::default()).await?;
+        Ok(Cases { label, rows, tensors })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Computes case `index` with every variant on `gpu`.
+    ///
+    /// # Errors
+    /// [`Error::Load`] for a case that is not described as it should be; those of the device.
+    pub async fn run(&self, gpu: &Gpu, index: usize) -> Result<CaseReport, Error> {
+        let (name, case) = self.case(index).await?;
+        let result = match express(&case) {
+            Ok(expressed) => run_variants(gpu, &case, expressed).await?,
+            Err(reason) => Err(reason),
+        };
+        Ok(CaseReport { name, op: case.op, result })
+    }
+
+    async fn case(&self, index: usize) -> Result<(String, RecordedCase), Error> {
+        let row = &self.rows[index];
+        let malformed = |what: &str, expected: &str| -> Error {
+            let found = row.get(what).map_or_else(|| "none".to_owned(), ToString::to_string);
+            LoadError::malformed(&self.label, format!("case {index}, key '{what}'"), expected, found).into()
+        };
+        let string =
+            |key: &str| row[key].as_str().map(str::to_owned).ok_or_else(|| malformed(key, "a string"));
+        let (name, op) = (string("name")?, string("op")?);
+        let attributes = match row.get("attributes") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(attributes)) => attributes.clone(),
+            Some(_) => return Err(malformed("attributes", "an object")),
+        };
+        let given = row["inputs"].as_object().ok_or_else(|| malformed("inputs", "an object"))?;
+        let mut inputs = BTreeMap::new();
+        for (parameter, value) in given {
+            let mut tensors = Vec::new();
+            let names = match value {
+                Value::Null => continue,
+                Value::Array(names) => names.iter().collect(),
+                one => vec![one],
+            };
+            for tensor in names {
+                let tensor = tensor.as_str().ok_or_else(|| malformed("inputs", "names of tensors"))?;
+                tensors.push(self.tensor(tensor).await?);
+            }
+            inputs.insert(parameter.clone(), tensors);
+        }
+        let outputs = row["outputs"].as_array().filter(|outputs| outputs.len() == 1);
+        let output = outputs.and_then(|outputs| outputs[0].as_str());
+        let output = output.ok_or_else(|| malformed("outputs", "a list of one tensor's name"))?;
+        let output = self.tensor(output).await?;
+        Ok((name, RecordedCase { op, attributes, inputs, output }))
+    }
+
+    async fn tensor(&self, name: &str) -> Result<Recorded, Error> {
+        let entry = self.tensors.require(name)?;
+        if entry.bytes > MAX_TENSOR_BYTES {
+            return Err(entry.unexpected(format!("at most {MAX_TENSOR_BYTES} bytes")).into());
+        }
+        let bytes = self.tensors.read(entry).await?;
+        let values = match entry.encoding {
+            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => {
+                crate::weights::values(&bytes, entry.encoding).collect()
+            }
+            Encoding::Bool | Encoding::U8 => bytes.iter().map(|byte| f32::from(*byte)).collect(),
+            Encoding::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+            // For what only says where something is.
+            _ => Vec::new(),
+        };
+        Ok(Recorded { shape: entry.shape.clone(), encoding: entry.encoding, values })
+    }
+}
+
+type Variants = Result<Vec<(&'static str, Comparison)>, String>;
+
+async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> Result<Variants, Error> {
+    let Expressed { op, operands, to_torch } = expressed;
+    let types: Vec<TensorType> = operands.iter().map(|operand| operand.ty().clone()).collect();
+    let output = match op.infer(&types) {
+        Ok(output) => output,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let mut graph = Graph::new();
+    let ids: Vec<_> = types.iter().map(|ty| graph.input("operand", ty.clone(), Rate::Step)).collect();
+    let result = graph.apply_arc(op.name(), op.clone(), &ids)?;
+    graph.output(result);
+    let variants = match op.variants(&types, gpu.caps()) {
+        Ok(variants) => variants,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let mut uploaded = Vec::with_capacity(operands.len());
+    for operand in &operands {
+        uploaded.push(gpu.upload_new("operand", operand).await?);
+    }
+    let to = gpu.allocate("result", output.clone())?;
+    let mut found = Vec::with_capacity(variants.len());
+    for (number, variant) in variants.iter().enumerate() {
+        let plan = build_plan(&graph, gpu.caps(), Choice::Number(number))?;
+        let program = Program::compile(gpu, plan, Vec::new())?;
+        // Kernels must write every element: start from a value that no reference gives.
+        gpu.upload_bytes(&to, 0, &vec![0x7f; output.bytes() as usize]).await?;
+        program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
+        let values = to_torch(&gpu.read(&to).await?);
+        if values.len() != case.output.values.len() {
+            let message =
+                format!("{} values come out, {} were recorded", values.len(), case.output.values.len());
+            return Ok(Err(message));
+        }
+        let dtype = if case.output.encoding == Encoding::F32 { output.dtype } else { DType::F16 };
+        let comparison = compare_values(&case.output.values, &values, op.class(&types), dtype);
+        found.push((variant.name, comparison));
+    }
+    if found.is_empty() {
+        return Ok(Err("nothing is dispatched for it".to_owned()));
+    }
+    Ok(Ok(found))
+}
+
+/// A tensor of ours with the values of a recorded one.
+pub(super) fn host(recorded: &Recorded, shape: &[usize]) -> Result<HostTensor, String> {
+    let dtype = match recorded.encoding {
+        Encoding::F32 => DType::F32,
+        Encoding::F16 => DType::F16,
+        Encoding::Bf16 => DType::Bf16,
+        other => return Err(format!("tensors of {other} are not computed with")),
+    };
+    Ok(HostTensor::new(TensorType::new(dtype, shape), recorded.values.clone()))
+}

@@ -1,0 +1,102 @@
+//! `photogram validate` on what was recorded elsewhere.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{check_refusals, edit, fixture, has_adapter, run, text};
+
+/// Cases of torch's that no operation of photogram's computes.
+const SKIPPED: [&str; 9] = [
+    "dilated conv2d",
+    "grouped conv2d",
+    "softmax",
+    "leaky_relu",
+    "bilinear interpolate",
+    "pixel_shuffle",
+    "pad",
+    "conv_transpose2d",
+    "embedding",
+];
+
+fn validated(folder: &Path, file: &str) -> (Option<i32>, Vec<Value>) {
+    let output = run(folder, &["validate", "--cases", file, "--json"]);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    (output.status.code(), report["cases"].as_array().expect("a list").clone())
+}
+
+fn named<'a>(cases: &'a [Value], verdict: &str) -> Vec<&'a str> {
+    cases.iter().filter(|case| case["verdict"] == verdict).filter_map(|case| case["name"].as_str()).collect()
+}
+
+#[test]
+fn operations_that_torch_recorded_pass_or_say_why_they_are_skipped() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = |name: &str| {
+        std::fs::copy(fixture("cases").join(name), folder.path().join(name)).expect("a fixture");
+    };
+    copy("torch.json");
+    copy("torch.safetensors");
+    let (code, cases) = validated(folder.path(), "torch.json");
+    assert_eq!(code, Some(0));
+    assert!(cases.len() > 40 && named(&cases, "pass").len() + SKIPPED.len() == cases.len(), "{cases:#?}");
+    assert_eq!(named(&cases, "skipped"), SKIPPED);
+    assert!(cases.iter().all(|case| (case["verdict"] == "skipped") == case["reason"].is_string()));
+
+    // Each result spoiled by one value.
+    edit(&folder.path().join("torch.safetensors"), |parts| {
+        let outputs: Vec<String> =
+            parts.header.keys().filter(|name| name.ends_with(".output")).cloned().collect();
+        for output in outputs {
+            let entry = &parts.header[&output];
+            let start = entry["data_offsets"][0].as_u64().expect("an offset") as usize;
+            // The sign of the first value, which is the last byte of its word.
+            let size = if entry["dtype"] == "F16" { 2 } else { 4 };
+            parts.data[start..start + size].copy_from_slice(&[0x00, 0x48, 0x00, 0x48][4 - size..]);
+        }
+    });
+    let (code, cases) = validated(folder.path(), "torch.json");
+    assert_eq!(code, Some(1));
+    assert_eq!(named(&cases, "pass"), [""; 0]);
+    assert_eq!(named(&cases, "skipped"), SKIPPED);
+}
+
+#[test]
+fn cases_that_are_not_described_as_they_should_be_are_refused() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).expect("written");
+    let tensors = std::fs::read(fixture("cases/torch.safetensors")).expect("a fixture");
+    for (name, json) in [
+        ("object", "{}"),
+        ("cut", "[{"),
+        ("nameless", r#"[{"op": "silu", "inputs": {"input": "silu.input"}, "outputs": ["silu.output"]}]"#),
+        (
+            "absent",
+            r#"[{"name": "x", "op": "silu", "inputs": {"input": "no such"}, "outputs": ["silu.output"]}]"#,
+        ),
+        ("none", r#"[{"name": "x", "op": "silu", "inputs": {"input": "silu.input"}, "outputs": []}]"#),
+    ] {
+        write(&format!("{name}.json"), json.as_bytes());
+        write(&format!("{name}.safetensors"), &tensors);
+    }
+    write("alone.json", b"[]");
+    check_refusals(
+        folder.path(),
+        &["validate", "--cases"],
+        &[
+            (&["object.json"][..], 3, &["object.json", "a list of cases"][..]),
+            (&["cut.json"], 3, &["cut.json"]),
+            (&["nameless.json"], 3, &["case 0", "'name'"]),
+            (&["absent.json"], 3, &["no such"]),
+            (&["none.json"], 3, &["case 0", "'outputs'"]),
+            (&["alone.json"], 2, &["alone.safetensors"]),
+        ],
+    );
+}

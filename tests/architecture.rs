@@ -79,6 +79,21 @@ fn crates_depend_downhill() {
 }
 
 #[test]
+fn every_dependency_comes_from_the_registry() {
+    let text = fs::read_to_string(workspace().join("Cargo.lock")).expect("the lock file is committed");
+    let packages: Vec<&str> = text.split("[[package]]").skip(1).collect();
+    let own = packages.iter().filter(|package| !package.contains("\nsource = ")).count();
+    assert_eq!(own, 6, "crates of the workspace");
+    for package in packages.iter().filter(|package| package.contains("\nsource = ")) {
+        let source = package.lines().find(|line| line.starts_with("source = ")).expect("counted above");
+        let is_known =
+            source.starts_with("source = \"registry+https://") && source.ends_with("/crates.io-index\"");
+        assert!(is_known && package.contains("\nchecksum = "), "{package}");
+    }
+    assert!(packages.len() > 100);
+}
+
+#[test]
 fn every_operation_is_compared_with_its_reference() {
     let compared: BTreeSet<&str> = kernels::ops::cases().iter().map(|case| case.op.name()).collect();
     let mut operations = 0;

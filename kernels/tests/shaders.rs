@@ -1,6 +1,7 @@
 //! Every shader of every case, without a device: it compiles for each API, and its dispatches keep the limits they promise.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::process::Command;
 
 use naga::AddressSpace;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -147,6 +148,62 @@ fn every_shader_compiles_for_every_api_with_immediates_and_without() {
         }
     }
     assert!(!seen.is_empty());
+}
+
+/// The modules in SPIR-V as Khronos's validator takes them, where it is installed: naga is no judge of itself.
+///
+/// `REQUIRE_SPIRV_VAL=1`, as `.ci/run` sets it, makes a missing one fail.
+#[test]
+fn every_shader_is_valid_to_spirv_val() {
+    let Ok(version) = Command::new("spirv-val").arg("--version").output() else {
+        assert!(
+            std::env::var("REQUIRE_SPIRV_VAL").as_deref() != Ok("1"),
+            "REQUIRE_SPIRV_VAL=1, but no spirv-val"
+        );
+        println!("skipped: no spirv-val");
+        return;
+    };
+    // SPIRV-Tools v2023.1: it learned of cooperative matrices in v2023.4.
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let number: f64 = version.split_once('v').map_or(0.0, |(_, rest)| {
+        rest.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    });
+    let folder = std::env::temp_dir().join(format!("photogram-spirv-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let (mut seen, mut files) = (HashSet::new(), Vec::new());
+    for dispatch in adapters().iter().flat_map(|(_, caps)| {
+        let cases = ops::cases();
+        cases.iter().flat_map(|case| variants(case, caps)).flat_map(|v| v.dispatches).collect::<Vec<_>>()
+    }) {
+        if !seen.insert(dispatch.shader.clone()) {
+            continue;
+        }
+        let (module, info) = parse(&dispatch.shader, TARGETS[0]);
+        if uses_cooperative_matrices(&module) && number < 2023.4 {
+            continue;
+        }
+        let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+        let words = naga::back::spv::write_vec(&module, &info, &options, None).expect("checked above");
+        let path = folder.join(format!("{}.spv", files.len()));
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        std::fs::write(&path, bytes).expect("written");
+        files.push((path, dispatch.shader));
+    }
+    let mut broken = Vec::new();
+    for (path, shader) in &files {
+        let output = Command::new("spirv-val")
+            .args(["--target-env", "vulkan1.1"])
+            .arg(path)
+            .output()
+            .expect("it ran before");
+        if !output.status.success() {
+            broken.push(format!("{shader:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+    println!("{} modules, {} of {} shaders", files.len(), files.len(), seen.len());
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(files.len() > 50);
 }
 
 fn operand_type<'a>(

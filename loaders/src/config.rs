@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::json::{self, Refusal};
 use crate::terminal::escaped;
 use crate::{Error, Source, read_whole};
 
@@ -28,7 +29,7 @@ pub struct Config {
 impl Config {
     /// The object that `source` holds.
     ///
-    /// # Errors  [`Error::Malformed`] if it is no JSON object (deeper than 128 levels included);
+    /// # Errors  [`Error::Malformed`] if it is no JSON object (deeper than 127 levels, or a key twice, included);
     ///   [`Error::Unsupported`] above 1 MiB; [`Error::Io`]
     pub async fn read(source: &dyn Source) -> Result<Self, Error> {
         Self::parse(source.label(), &read_whole(source, MAX_CONFIG_BYTES).await?)
@@ -36,16 +37,21 @@ impl Config {
 
     /// The object in `json`; messages call its file `file`.
     ///
-    /// # Errors  [`Error::Malformed`] if it is no JSON object (deeper than 128 levels included)
+    /// # Errors  [`Error::Malformed`] if it is no JSON object (deeper than 127 levels, or a key twice, included);
+    ///   [`Error::Unsupported`] above 1,048,575 values
     pub fn parse(file: impl Into<String>, json: &[u8]) -> Result<Self, Error> {
         let file = file.into();
-        let malformed = |found| Error::malformed(&file, "JSON", "an object", found);
-        match serde_json::from_slice(&without_bare_infinities(json)) {
+        let malformed = |expected, found| Error::malformed(&file, "JSON", expected, found);
+        match json::parse(&without_bare_infinities(json)) {
             Ok(Value::Object(values)) => {
                 Ok(Self { values, file, path: String::new(), read: RefCell::default() })
             }
-            Ok(other) => Err(malformed(shown(&other))),
-            Err(error) => Err(malformed(escaped(&error.to_string()))),
+            Ok(other) => Err(malformed("an object", shown(&other))),
+            Err(Refusal::Syntax(error)) => Err(malformed("an object", error.to_string())),
+            Err(Refusal::KeyTwice(error)) => Err(malformed("each key once", error.to_string())),
+            Err(Refusal::TooMany(most)) => {
+                Err(Error::unsupported(&file, format!("JSON of {most} values or more"), ""))
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod config;
 mod diffusers;
 mod error;
 mod folder;
+mod json;
 mod names;
 mod output;
 mod picture;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::folder::is_inside;
 use crate::safetensors::{Limits, read_header, string_map};
 use crate::terminal::escaped;
 use crate::{Encoding, Error, FileSource, Folder, Source, read_range, read_whole};
@@ -149,7 +150,7 @@ impl Checkpoint {
     /// and in no other.
     ///
     /// # Errors  as [`Checkpoint::from_source`]; [`Error::Malformed`] for a shard that is missing or outside the
-    ///   folder
+    ///   folder; [`Error::Unsupported`] for shards that together pass one of `limits`
     /// # Source  `sharded_checkpoints` of huggingface_hub: `{"metadata": {..}, "weight_map": {tensor: file}}`
     pub async fn from_index(folder: &Folder, name: &str, limits: &Limits) -> Result<Self, Error> {
         let index = folder.require(name)?;
@@ -164,19 +165,46 @@ impl Checkpoint {
             )
         })?;
 
+        let too_many = |what: String| Error::unsupported(label, what, "");
+        if index.weight_map.len() > limits.n_tensors {
+            return Err(too_many(format!("an index of over {} tensors", limits.n_tensors)));
+        }
         let mut shards: BTreeMap<&str, Self> = BTreeMap::new();
+        let (mut n_tensors, mut metadata_bytes) = (0_usize, 0_usize);
         for shard in index.weight_map.values() {
             if shards.contains_key(shard.as_str()) {
                 continue;
             }
             if shards.len() >= MAX_SHARDS {
-                return Err(Error::unsupported(label, format!("an index of over {MAX_SHARDS} shards"), ""));
+                return Err(too_many(format!("an index of over {MAX_SHARDS} shards")));
+            }
+            if !is_inside(shard) {
+                let found = format!("'{}'", escaped(shard));
+                return Err(Error::malformed(
+                    label,
+                    "weight_map",
+                    "a relative path inside the folder",
+                    found,
+                ));
             }
             let Some(source) = folder.open(shard)? else {
                 let wanted = format!("shard '{}'", escaped(shard));
                 return Err(Error::malformed(label, "weight_map", wanted, folder.found()));
             };
-            shards.insert(shard, Self::from_source(source, limits).await?);
+            let opened = Self::from_source(source, limits).await?;
+            n_tensors = n_tensors.saturating_add(opened.tensors.len());
+            if n_tensors > limits.n_tensors {
+                return Err(too_many(format!("shards with over {} tensors", limits.n_tensors)));
+            }
+            let texts = opened.metadata.iter().map(|(key, value)| key.len().saturating_add(value.len()));
+            metadata_bytes = texts.fold(metadata_bytes, usize::saturating_add);
+            if metadata_bytes > limits.metadata_bytes {
+                return Err(too_many(format!(
+                    "shards with over {} bytes of metadata",
+                    limits.metadata_bytes
+                )));
+            }
+            shards.insert(shard, opened);
         }
 
         let mut checkpoint =

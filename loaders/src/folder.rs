@@ -192,7 +192,7 @@ impl Folder {
 }
 
 /// Whether `name` stays inside a folder, on Unix and on Windows.
-fn is_inside(name: &str) -> bool {
+pub(crate) fn is_inside(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_NAME_BYTES
         && !name.contains(|c: char| c.is_control() || matches!(c, '\\' | ':'))

@@ -6,6 +6,9 @@ use regex::Regex;
 
 use crate::Error;
 
+/// Bytes of all added tokens of a kind: the pattern that looks for them takes a few hundred times as many.
+const MAX_BYTES: usize = 64 << 10;
+
 /// A token written out in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AddedToken {
@@ -33,9 +36,14 @@ pub(super) struct AddedTokens {
 }
 
 impl AddedTokens {
-    /// # Errors  [`Error::Unsupported`] if they are too many or too long to look for
+    /// # Errors  [`Error::Unsupported`] above 64 KiB
     pub(super) fn new(file: &str, tokens: impl IntoIterator<Item = AddedToken>) -> Result<Self, Error> {
         let mut tokens: Vec<_> = tokens.into_iter().filter(|token| !token.content.is_empty()).collect();
+        let bytes = tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add);
+        if bytes > MAX_BYTES {
+            let hint = format!("at most {MAX_BYTES} bytes are read");
+            return Err(Error::unsupported(file, format!("a set of added tokens of {bytes} bytes"), hint));
+        }
         tokens.sort_by_key(|token| std::cmp::Reverse(token.content.len()));
         let alternatives: Vec<_> = tokens.iter().map(|token| regex::escape(&token.content)).collect();
         let pattern = Regex::new(&alternatives.join("|"))

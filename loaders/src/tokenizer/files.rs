@@ -56,24 +56,37 @@ impl Tokenizer {
         // A file that declares its added tokens is newer than the map of special tokens.
         let special = special.as_ref().filter(|_| declared.is_none());
         let roles = RoleTokens::read(config.as_ref(), special)?;
+        let added_file = match &config {
+            Some(config) if declared.is_some() => config.file(),
+            _ => &model.file,
+        };
         let mut added = declared.or(model.added).unwrap_or_default();
         for token in roles.as_added(&model.file, &model.bpe, &added)? {
             added.push(token);
         }
-        check_ids(&model.file, &model.bpe, &added)?;
+        check_ids(added_file, &model.bpe, &added)?;
 
         let id = |role: &RoleToken| {
             find(&model.bpe, &added, &role.content).ok_or_else(|| role.missing(&model.file))
         };
         let ids = Roles { begin: id(&roles.begin)?, end: id(&roles.end)?, pad: id(&roles.pad)? };
         let unknown = Some(id(&roles.unknown)?);
-        let max_length = match &config {
-            // Transformers writes 1e30 for a tokenizer without a limit.
-            Some(config) => config.value("model_max_length").and_then(Value::as_u64),
-            None => None,
-        };
-        let max_length = max_length.and_then(|length| usize::try_from(length).ok());
-        Self::new(&model.file, model.bpe.with_unknown(unknown), model.split, added, ids, max_length)
+        let max_length = config.as_ref().map(max_length).transpose()?.flatten();
+        Self::new(added_file, model.bpe.with_unknown(unknown), model.split, added, ids, max_length)
+    }
+}
+
+/// Ids in a padded text; transformers writes 1e30, whole or not, for a tokenizer without a limit.
+fn max_length(config: &Config) -> Result<Option<usize>, Error> {
+    const KEY: &str = "model_max_length";
+    let unlimited = |length: f64| length >= 1e18;
+    match config.value(KEY) {
+        None | Some(Value::Null) => Ok(None),
+        Some(length) => match length.as_u64() {
+            Some(length) => Ok(usize::try_from(length).ok()),
+            None if length.as_f64().is_some_and(unlimited) => Ok(None),
+            None => Err(config.unexpected(KEY, "a number of tokens")),
+        },
     }
 }
 

@@ -93,12 +93,16 @@ pub(super) struct RoleTokens {
 
 pub(super) struct RoleToken {
     key: &'static str,
+    /// The file that gives it; none for CLIP's own.
+    file: Option<String>,
     pub(super) content: String,
     is_normalised: bool,
 }
 
 impl RoleToken {
-    pub(super) fn missing(&self, file: &str) -> Error {
+    /// The error that says that neither `vocabulary` nor an added token has it.
+    pub(super) fn missing(&self, vocabulary: &str) -> Error {
+        let file = self.file.as_deref().unwrap_or(vocabulary);
         let what = format!("{} '{}'", self.key, escaped(&self.content));
         Error::malformed(file, what, "a token of the vocabulary", "none")
     }
@@ -112,12 +116,14 @@ impl RoleTokens {
                 match file.value(key) {
                     None | Some(Value::Null) => {}
                     Some(Value::String(content)) => {
-                        return Ok(RoleToken { key, content: content.clone(), is_normalised: false });
+                        let (file, content) = (Some(file.file().to_owned()), content.clone());
+                        return Ok(RoleToken { key, file, content, is_normalised: false });
                     }
                     Some(Value::Object(token)) => {
                         let token = added_token(0, token).ok_or_else(|| file.unexpected(key, "a token"))?;
                         return Ok(RoleToken {
                             key,
+                            file: Some(file.file().to_owned()),
                             content: token.content,
                             is_normalised: token.is_normalised,
                         });
@@ -125,7 +131,7 @@ impl RoleTokens {
                     Some(_) => return Err(file.unexpected(key, "a token")),
                 }
             }
-            Ok(RoleToken { key, content: default.to_owned(), is_normalised: false })
+            Ok(RoleToken { key, file: None, content: default.to_owned(), is_normalised: false })
         };
         Ok(Self {
             begin: role("bos_token", BEGIN)?,

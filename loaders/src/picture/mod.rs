@@ -5,6 +5,7 @@ use image::imageops::{self, FilterType};
 
 mod png_file;
 mod read;
+mod whole;
 
 pub use png_file::{encode_png, read_png_text, write_png};
 pub use read::read_rgb;

@@ -12,6 +12,9 @@ use crate::{Error, FileSource, write_with};
 /// Bytes of one text after it is decompressed: a kilobyte of zTXt can hold a megabyte.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 
+/// Bytes of all texts: each of 80,000 may hold a text of the largest size in a hundred bytes.
+const MAX_TEXTS_BYTES: usize = 1 << 20;
+
 /// Bytes that the decoder may keep: the compressed texts among them.
 const MAX_KEPT_BYTES: usize = 8 << 20;
 
@@ -59,41 +62,66 @@ fn is_plain(c: char) -> bool {
 
 /// The texts in the PNG file at `path`, as pairs of a keyword and its value: tEXt, zTXt, then iTXt.
 ///
+/// A text that cannot be decoded is left out, as the format asks for of a chunk that a picture does not need.
+///
 /// # Errors  [`Error::NotFound`]; [`Error::Io`]; [`Error::Malformed`]; [`Error::Unsupported`] for a text of more
-///   than 64 KiB
+///   than 64 KiB, or of more than 1 MiB together
 pub fn read_png_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>, Error> {
     let (label, file) = FileSource::open(path)?.into_parts();
     let refused = |error| refused(&label, error);
 
-    let limits = png::Limits { bytes: MAX_KEPT_BYTES };
-    let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
-    decoder.ignore_checksums(false);
+    let mut options = png::DecodeOptions::default();
+    options.set_ignore_checksums(false);
+    // A text with a wrong sum is another text, and a file without it would be one without settings.
+    options.set_skip_ancillary_crc_failures(false);
+    let mut decoder = png::Decoder::new_with_options(BufReader::new(file), options);
+    decoder.set_limits(png::Limits { bytes: MAX_KEPT_BYTES });
     let mut reader = decoder.read_info().map_err(refused)?;
     reader.finish().map_err(refused)?;
 
     let info = reader.info();
-    let mut texts = Vec::new();
+    let mut texts = Texts { label: &label, texts: Vec::new(), bytes: 0 };
     for text in &info.uncompressed_latin1_text {
-        texts.push((text.keyword.clone(), text.text.clone()));
+        texts.push(&text.keyword, text.text.clone())?;
     }
     for text in &info.compressed_latin1_text {
         let mut text = text.clone();
         text.decompress_text_with_limit(MAX_TEXT_BYTES).map_err(refused)?;
-        texts.push((text.keyword.clone(), text.get_text().map_err(refused)?));
+        texts.push(&text.keyword, text.get_text().map_err(refused)?)?;
     }
     for text in &info.utf8_text {
         let mut text = text.clone();
         text.decompress_text_with_limit(MAX_TEXT_BYTES).map_err(refused)?;
-        texts.push((text.keyword.clone(), text.get_text().map_err(refused)?));
+        texts.push(&text.keyword, text.get_text().map_err(refused)?)?;
     }
-    match texts.iter().find(|(_, text)| text.chars().count() > MAX_TEXT_BYTES) {
-        Some((keyword, _)) => Err(too_long(&label, &format!("the text '{}'", escaped(keyword)))),
-        None => Ok(texts),
+    Ok(texts.texts)
+}
+
+/// The texts read so far.
+struct Texts<'l> {
+    label: &'l str,
+    texts: Vec<(String, String)>,
+    bytes: usize,
+}
+
+impl Texts<'_> {
+    fn push(&mut self, keyword: &str, text: String) -> Result<(), Error> {
+        if text.chars().count() > MAX_TEXT_BYTES {
+            return Err(too_long(self.label, &format!("the text '{}'", escaped(keyword))));
+        }
+        self.bytes = self.bytes.saturating_add(keyword.len()).saturating_add(text.len());
+        if self.bytes > MAX_TEXTS_BYTES {
+            return Err(too_long(self.label, "the size of its texts"));
+        }
+        self.texts.push((keyword.to_owned(), text));
+        Ok(())
     }
 }
 
 fn too_long(label: &str, what: &str) -> Error {
-    Error::unsupported(label, what, format!("at most {} KiB of a text are read", MAX_TEXT_BYTES >> 10))
+    let (one, all) = (MAX_TEXT_BYTES >> 10, MAX_TEXTS_BYTES >> 10);
+    let hint = format!("at most {one} KiB of a text and {all} KiB of all are read");
+    Error::unsupported(label, what, hint)
 }
 
 fn refused(label: &str, error: png::DecodingError) -> Error {
@@ -101,6 +129,10 @@ fn refused(label: &str, error: png::DecodingError) -> Error {
     match error {
         png::DecodingError::IoError(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
             Error::Io { path: label.to_owned(), doing: "read", source }
+        }
+        // The decoder tells a text that exceeds its limit by these words alone.
+        png::DecodingError::Format(_) if found.starts_with("Out of decompression space") => {
+            too_long(label, "the size of a text")
         }
         png::DecodingError::LimitsExceeded => too_long(label, "the size of its texts"),
         _ => Error::malformed(label, "PNG", "a whole PNG file", found),

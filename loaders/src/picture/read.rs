@@ -1,19 +1,22 @@
 //! Reads a picture as RGB, upright and without transparency.
 
-use std::io::BufReader;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-use super::RgbPicture;
+use super::{RgbPicture, whole};
 use crate::terminal::escaped;
 use crate::{Error, FileSource};
 
 /// The longest side that is read.
 const MAX_SIDE: u32 = 16_384;
 
-/// Bytes that a decoder may take.
-const MAX_BYTES: u64 = 1 << 30;
+/// Bytes of a file, and of the pixels that it decodes to: 89 million of 8 bits.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Bytes that a decoder may take beside the pixels: a kilobyte of a colour profile can hold a megabyte.
+const MAX_DECODER_BYTES: u64 = 16 << 20;
 
 /// Reads the PNG, JPEG or WebP file at `path`, whatever its extension.
 ///
@@ -21,35 +24,65 @@ const MAX_BYTES: u64 = 1 << 30;
 /// applied. Colour profiles are not.
 ///
 /// # Errors  [`Error::NotFound`]; [`Error::Io`]; [`Error::Malformed`]; [`Error::Unsupported`] for another format,
-///   a colour type the decoders lack, or a picture of more than 16,384 pixels a side
+///   a colour type the decoders lack, a picture of more than 16,384 pixels a side, or more than 256 MiB
 pub fn read_rgb(path: impl AsRef<Path>) -> Result<RgbPicture, Error> {
     let (label, file) = FileSource::open(path)?.into_parts();
-    let mut reader = ImageReader::new(BufReader::new(file))
-        .with_guessed_format()
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES.saturating_add(1))
+        .read_to_end(&mut bytes)
         .map_err(|source| Error::Io { path: label.clone(), doing: "read", source })?;
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
-        return Err(Error::unsupported(label, "a picture other than PNG, JPEG or WebP", ""));
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(too_large(&label));
     }
+    decode(&label, bytes)
+}
+
+fn decode(label: &str, mut bytes: Vec<u8>) -> Result<RgbPicture, Error> {
+    let format = image::guess_format(&bytes).ok();
+    let Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) = format else {
+        return Err(Error::unsupported(label, "a picture other than PNG, JPEG or WebP", ""));
+    };
+    match format {
+        ImageFormat::Jpeg => whole::check_jpeg(label, &bytes)?,
+        ImageFormat::WebP => bytes.truncate(whole::check_webp(label, &bytes)?),
+        _ => {}
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
 
-    let refused = |error| refused(&label, error);
+    let refused = |error| refused(label, error);
     let mut decoder = reader.into_decoder().map_err(refused)?;
+    if decoder.total_bytes() > MAX_BYTES {
+        return Err(too_large(label));
+    }
     let orientation = decoder.orientation().map_err(refused)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
     picture.apply_orientation(orientation);
 
-    let rgba = picture.into_rgba8();
-    let (width, height) = rgba.dimensions();
-    let pixels = rgba.pixels().flat_map(|pixel| {
-        let [red, green, blue, alpha] = pixel.0;
-        [red, green, blue].map(|value| over_white(value, alpha))
-    });
-    RgbPicture::new(width, height, pixels.collect())
-        .ok_or_else(|| Error::malformed(&label, "picture", "at least one pixel", format!("{width}x{height}")))
+    let (width, height) = (picture.width(), picture.height());
+    let pixels = match picture {
+        DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),
+        other => {
+            let rgba = other.into_rgba8();
+            let mut pixels = Vec::with_capacity((rgba.len() / 4).saturating_mul(3));
+            for pixel in rgba.pixels() {
+                let [red, green, blue, alpha] = pixel.0;
+                pixels.extend([red, green, blue].map(|value| over_white(value, alpha)));
+            }
+            pixels
+        }
+    };
+    RgbPicture::new(width, height, pixels)
+        .ok_or_else(|| Error::malformed(label, "picture", "at least one pixel", format!("{width}x{height}")))
+}
+
+fn too_large(label: &str) -> Error {
+    let hint = format!("at most {MAX_SIDE} pixels a side and {} MiB are read", MAX_BYTES >> 20);
+    Error::unsupported(label, "a picture of this size", hint)
 }
 
 /// `value * alpha + 255 * (1 - alpha)`, rounded.
@@ -61,16 +94,11 @@ fn over_white(value: u8, alpha: u8) -> u8 {
 }
 
 fn refused(label: &str, error: ImageError) -> Error {
+    // The bytes are in memory: what the decoders call a failure to read is the file's.
     let found = escaped(&error.to_string());
     match error {
         ImageError::Unsupported(_) => Error::unsupported(label, format!("this picture ({found})"), ""),
-        ImageError::Limits(_) => {
-            let hint = format!("at most {MAX_SIDE} pixels a side are read");
-            Error::unsupported(label, "a picture of this size", hint)
-        }
-        ImageError::IoError(source) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
-            Error::Io { path: label.to_owned(), doing: "read", source }
-        }
+        ImageError::Limits(_) => too_large(label),
         _ => Error::malformed(label, "picture", "a whole PNG, JPEG or WebP file", found),
     }
 }

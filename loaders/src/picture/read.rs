@@ -7,7 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use super::{RgbPicture, whole};
 use crate::terminal::escaped;
-use crate::{Error, FileSource};
+use crate::{Error, FileSource, Source};
 
 /// The longest side that is read.
 const MAX_SIDE: u32 = 16_384;
@@ -26,14 +26,18 @@ const MAX_DECODER_BYTES: u64 = 16 << 20;
 /// # Errors  [`Error::NotFound`]; [`Error::Io`]; [`Error::Malformed`]; [`Error::Unsupported`] for another format,
 ///   a colour type the decoders lack, a picture of more than 16,384 pixels a side, or more than 256 MiB
 pub fn read_rgb(path: impl AsRef<Path>) -> Result<RgbPicture, Error> {
-    let (label, file) = FileSource::open(path)?.into_parts();
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Io { path: label.clone(), doing: "read", source })?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(too_large(&label));
+    let source = FileSource::open(path)?;
+    if source.len() > MAX_BYTES {
+        return Err(too_large(source.label()));
     }
+    let (label, file) = source.into_parts();
+    let mut bytes = Vec::new();
+    // A file that grows meanwhile ends where it was allowed to.
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|source| Error::Io {
+        path: label.clone(),
+        doing: "read",
+        source,
+    })?;
     decode(&label, bytes)
 }
 
@@ -43,6 +47,7 @@ fn decode(label: &str, mut bytes: Vec<u8>) -> Result<RgbPicture, Error> {
         return Err(Error::unsupported(label, "a picture other than PNG, JPEG or WebP", ""));
     };
     match format {
+        ImageFormat::Png => whole::check_png(label, &bytes)?,
         ImageFormat::Jpeg => whole::check_jpeg(label, &bytes)?,
         ImageFormat::WebP => bytes.truncate(whole::check_webp(label, &bytes)?),
         _ => {}

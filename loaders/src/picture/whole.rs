@@ -1,11 +1,30 @@
-//! Whether a JPEG or WebP file is whole, told from its frame before a decoder sees it.
+//! What is checked of a picture's file before a decoder sees it.
 //!
-//! The JPEG decoder paints grey what a file lacks; the WebP decoder takes as much memory as a chunk claims to have.
+//! The JPEG decoder paints grey what a file lacks, the WebP decoder takes as much memory as a chunk claims to
+//! have, and the PNG decoder trusts a palette's length.
 //!
-//! Source: ITU-T T.81, annex B; WebP container specification, RIFF file format.
+//! Source: ITU-T T.81, annex B; WebP container specification, RIFF file format; PNG specification, third edition,
+//! 5.3 and 11.2.2.
 
 use crate::Error;
 use crate::terminal::escaped;
+
+/// Checks that a PNG's palette has 1 to 256 colours; the decoder looks at everything else.
+///
+/// # Errors  [`Error::Malformed`]
+pub(super) fn check_png(label: &str, bytes: &[u8]) -> Result<(), Error> {
+    // What follows the signature: length, kind, data and checksum of each chunk.
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let (Some(length), Some(kind)) = (rest.first_chunk(), rest.get(4..8)) {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        if kind == b"PLTE" && !(length.is_multiple_of(3) && (3..=768).contains(&length)) {
+            let expected = "3 bytes for each of 1 to 256 colours";
+            return Err(Error::malformed(label, "chunk 'PLTE'", expected, format!("{length} bytes")));
+        }
+        rest = rest.get(length.saturating_add(12)..).unwrap_or_default();
+    }
+    Ok(())
+}
 
 /// Checks that a JPEG's segments lie in the file up to its end marker.
 ///

@@ -18,36 +18,6 @@ fn file(bytes: &[u8]) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// A PNG of these chunks after its signature.
-fn png(chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
-    for (kind, data) in chunks {
-        bytes.extend((data.len() as u32).to_be_bytes());
-        bytes.extend(*kind);
-        bytes.extend(data);
-        bytes.extend(crc32(&[&kind[..], data].concat()).to_be_bytes());
-    }
-    bytes
-}
-
-/// The CRC of PNG, annex D.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
-        })
-    })
-}
-
-fn header(width: u32, height: u32) -> Vec<u8> {
-    [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat()
-}
-
-/// One black pixel: a zlib stream with a stored block.
-fn black_pixel() -> Vec<u8> {
-    vec![0x78, 0x01, 1, 4, 0, 0xfb, 0xff, 0, 0, 0, 0, 0, 4, 0, 1]
-}
-
 #[test]
 fn pixels_and_text_survive_a_round_trip() {
     let folder = tempfile::tempdir().unwrap();
@@ -184,39 +154,9 @@ fn an_exif_orientation_is_applied() {
 }
 
 #[test]
-fn hostile_pictures_are_refused() {
-    let giant = png(&[(b"IHDR", header(100_000, 100_000)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
-    let wide = png(&[(b"IHDR", header(16_385, 1)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
-    let high = png(&[(b"IHDR", header(1, 16_385)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
-    let no_pixels = png(&[(b"IHDR", header(0, 1)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
-    let truncated = png(&[(b"IHDR", header(8, 8)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
-    let mut bad_crc = png(&[(b"IHDR", header(1, 1)), (b"IDAT", black_pixel()), (b"IEND", vec![])]);
-    let (_folder, path) = file(&bad_crc);
-    assert_eq!(read_rgb(path).unwrap().pixels(), [0, 0, 0]);
-    bad_crc[29] ^= 1;
-    let cases: [(&[u8], bool); 13] = [
-        (b"", false),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", false),
-        (b"GIF89a\x01\0\x01\0\0\0\0", false),
-        (b"BM\0\0", false),
-        (&giant, false),
-        (&wide, false),
-        (&high, false),
-        (b"\x89PNG\r\n\x1a\n", true),
-        (&no_pixels, true),
-        (&truncated, true),
-        (&bad_crc, true),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF", true),
-        (b"RIFF\xff\xff\xff\xffWEBPVP8L", true),
-    ];
-    for (bytes, is_malformed) in cases {
-        let (_folder, path) = file(bytes);
-        let error = read_rgb(&path).unwrap_err();
-        assert_eq!(matches!(error, Error::Malformed { .. }), is_malformed, "{bytes:02x?}: {error}");
-        assert!(is_malformed || matches!(error, Error::Unsupported { .. }), "{bytes:02x?}: {error}");
-        assert!(error.to_string().contains("picture.txt: "), "{error}");
-    }
+fn what_is_no_file_is_told_apart_from_bad_files() {
     assert!(matches!(read_rgb("absent.png"), Err(Error::NotFound { .. })));
+    assert!(matches!(read_png_text("absent.png"), Err(Error::NotFound { .. })));
     assert!(matches!(read_rgb(tempfile::tempdir().unwrap().path()), Err(Error::Io { .. })));
 }
 
@@ -233,40 +173,5 @@ fn a_picture_cut_anywhere_is_refused_or_shown_without_panic() {
         // Only IEND may be missing from what still reads.
         let text = read_png_text(&path);
         assert!(text.is_err(), "{cut}");
-    }
-}
-
-#[test]
-fn texts_are_decompressed_within_a_limit() {
-    // A deflate stream that repeats "a": written by the png crate itself.
-    let bomb = |n: usize| {
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.add_ztxt_chunk("bomb".into(), "a".repeat(n)).unwrap();
-        let mut writer = encoder.write_header().unwrap();
-        writer.write_image_data(&[0, 0, 0]).unwrap();
-        writer.finish().unwrap();
-        bytes
-    };
-    let (_folder, path) = file(&bomb(64 << 10));
-    assert_eq!(read_png_text(path).unwrap()[0].1.len(), 64 << 10);
-    for n in [(64 << 10) + 1, 32 << 20] {
-        let bytes = bomb(n);
-        let (_folder, path) = file(&bytes);
-        let error = read_png_text(path).unwrap_err();
-        assert!(!matches!(error, Error::Io { .. }), "{error}");
-    }
-
-    let plain = |n: usize| {
-        let text = [b"parameters\0".to_vec(), vec![b'a'; n]].concat();
-        png(&[(b"IHDR", header(1, 1)), (b"tEXt", text), (b"IDAT", black_pixel()), (b"IEND", vec![])])
-    };
-    let (_folder, path) = file(&plain(64 << 10));
-    assert_eq!(read_png_text(path).unwrap().len(), 1);
-    for n in [(64 << 10) + 1, 100 << 20] {
-        let (_folder, path) = file(&plain(n));
-        let error = read_png_text(path).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{n}: {error}");
     }
 }

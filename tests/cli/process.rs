@@ -51,6 +51,49 @@ fn an_interruption_ends_at_once_and_leaves_nothing() {
     }
 }
 
+/// While kernels compile, steps run, pictures decode and files are written: `SIGNALS=100` for as many; 6 otherwise.
+#[cfg(unix)]
+#[test]
+fn an_interruption_at_any_time_is_one() {
+    if !has_adapter() {
+        return;
+    }
+    let count: u64 = std::env::var("SIGNALS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
+    let folder = workplace();
+    let before = names(folder.path());
+    let mut slowest = Duration::ZERO;
+    for number in 0..count {
+        let child = interruptible()
+            .args([
+                "generate", "-p", "x", "-m", "model", "--steps", "3", "-b", "100000", "-o", "out.png", "-q",
+            ])
+            .current_dir(folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
+            // Compiling takes its time.
+            .env("MESA_SHADER_CACHE_DISABLE", "true")
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        // Up to three seconds, all over them; the handler is there after the first moments.
+        std::thread::sleep(Duration::from_millis(100 + number * 7919 % 2900));
+        let interrupted = Instant::now();
+        let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+        let output = child.wait_with_output().expect("it ends");
+        slowest = slowest.max(interrupted.elapsed());
+        assert_eq!(output.status.code(), Some(130), "signal {number}: {output:?}");
+        assert!(output.stderr.is_empty(), "signal {number}: {output:?}");
+        for path in names(folder.path()).difference(&before) {
+            let is_picture = path.extension().is_some_and(|extension| extension == "png");
+            assert!(is_picture && loaders::read_rgb(path).is_ok(), "signal {number} left {}", path.display());
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    println!("{count} interruptions, {slowest:?} at most");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
 #[test]
 fn help_teaches() {
     for words in [

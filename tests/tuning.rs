@@ -126,6 +126,24 @@ fn a_variant_that_is_wrong_at_a_models_shape_is_found_and_passed_over() {
 }
 
 #[test]
+fn every_variant_is_timed_five_times() {
+    let Some(gpu) = gpu() else { return };
+    let inputs = vec![TensorType::f32([64, 33])];
+    let task = Task { op: Arc::new(Doubled { wrong_from: usize::MAX }), inputs, calls: 1 };
+    let submissions = |tuner: Tuner| {
+        let mut tuner = tuner;
+        let [_, before] = gpu.counts();
+        block_on(tuner.tune(&task)).expect("it runs");
+        gpu.counts()[1] - before
+    };
+    // What a run submits does not depend on its number, nor does all that is done besides.
+    let tuner = || Tuner::new(gpu.clone());
+    let [one, two] = [1, 2].map(|runs| submissions(tuner().with_runs(runs)));
+    assert!(two > one, "{one} {two}");
+    assert_eq!(submissions(tuner()), one + 4 * (two - one));
+}
+
+#[test]
 fn a_wrong_variant_never_wins_and_is_told() {
     let Some(gpu) = gpu() else { return };
     let x = [TensorType::f32([64, 33])];

@@ -82,6 +82,8 @@ impl Tuned {
 pub struct Tuner {
     gpu: Gpu,
     clock: Clock,
+    /// Runs of each variant, of which the shortest counts.
+    runs: usize,
     /// By operation and variant, what is wrong with it on the operation's own cases.
     on_cases: HashMap<&'static str, HashMap<&'static str, String>>,
 }
@@ -98,7 +100,12 @@ impl Tuner {
     /// Times with the most exact clock of `gpu`.
     pub fn new(gpu: Gpu) -> Self {
         let clock = gpu.clock();
-        Tuner { gpu, clock, on_cases: HashMap::new() }
+        Tuner { gpu, clock, runs: RUNS, on_cases: HashMap::new() }
+    }
+
+    /// Times each variant as often as that.
+    pub fn with_runs(self, runs: usize) -> Self {
+        Tuner { runs, ..self }
     }
 
     /// What variants are timed with.
@@ -131,7 +138,7 @@ impl Tuner {
             }
         }
         // In turns: an adapter that changes its pace meanwhile does so to all of them.
-        for _ in 0..RUNS {
+        for _ in 0..self.runs {
             for (program, measured) in programs.iter().zip(&mut variants) {
                 let Some(program) = program else { continue };
                 let ns = self.time(program, &bench).await?;

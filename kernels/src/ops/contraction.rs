@@ -126,9 +126,13 @@ impl Algorithm {
         }
     }
 
-    /// Blocks of one workgroup.
-    fn block_step(self) -> usize {
-        if let Algorithm::Register = self { 4 } else { 1 }
+    /// Blocks of rows that do not take more than `limit` operations together, of one workgroup at least.
+    fn blocks_within(self, limit: u64, flops: impl Fn(usize) -> u64) -> usize {
+        let (step, rows) = match self {
+            Algorithm::Register => (4, 8),
+            _ => (1, self.tile()[0]),
+        };
+        (limit / flops(rows * step).max(1)).max(1) as usize * step
     }
 
     /// Workgroups for `blocks` blocks of rows and `quads` quads of columns.
@@ -213,8 +217,10 @@ impl Contraction<'_> {
                 binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
                 let blocks = algorithm.blocks(rows / self.batches) * self.batches;
                 // Rows that cannot be bound from anywhere but their first are split by blocks all the same.
-                let dispatches = self.flops(rows).div_ceil(caps.max_dispatch_flops.max(1)).max(1) as usize;
-                let most = blocks.div_ceil(dispatches).next_multiple_of(algorithm.block_step());
+                let most = match self.flops(rows) <= caps.max_dispatch_flops {
+                    true => blocks,
+                    false => algorithm.blocks_within(caps.max_dispatch_flops, |rows| self.flops(rows)),
+                };
                 let shader = &shader;
                 (0..blocks).step_by(most.max(1)).map(move |first_block| Dispatch {
                     shader: shader.clone(),

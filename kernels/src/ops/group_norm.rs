@@ -226,8 +226,8 @@ impl Op for GroupNorm {
             case(plain(1), DType::F32, &[1, 65, 3]),
             case(plain(8), DType::F32, &[1, 70, 70, 16]),
             case(plain(2), DType::F32, &[2, 301, 20]),
-            // Of which a small binding holds some batches.
-            case(plain(2), DType::F32, &[5, 40, 40]),
+            // Of which a binding of 16 KiB holds a slab, half a batch.
+            case(plain(4), DType::F16, &[3, 16, 16, 64]),
             // Several slabs of several spans, and groups wider than a workgroup.
             case(plain(32), DType::F32, &[2, 45, 47, 128]),
             case(plain(2), DType::F32, &[2, 61, 600]),

@@ -304,6 +304,9 @@ impl Op for MatMul {
         }
         cases.push(Case::new(geglu(true), [f32([9, 4096]), f16([4096, 136]).in_strips(), f32([136])]));
         cases.push(Case::new(plain.clone(), [f32([3, 9, 4096]), f32([3, 4096, 12])]));
+        // Several blocks of rows in each of several products.
+        cases.push(Case::new(plain.clone(), [f32([3, 43, 20]), f32([3, 20, 24])]));
+        cases.push(Case::new(plain.clone(), [f16([3, 131, 20]), f16([3, 20, 24])]));
         let scaled = Epilogue { scale: Some(-0.25), residual: true, ..Epilogue::bias() };
         let types = [f32([9, 12]), f16([12, 17]), f32([17]), f32([9, 17])];
         cases.push(Case::new(MatMul::new(scaled), types));
@@ -356,6 +359,12 @@ mod tests {
 
     #[test]
     fn products_whose_rows_cannot_be_bound_apart_are_split_all_the_same() {
+        // Rows of blocks that a workgroup has along x and y, or y and z.
+        let rows_of = |name: &str, [x, y, z]: [u32; 3]| match name {
+            "matmul_register" => 32 * y * z,
+            "matmul_tiled_64x64" => 64 * x * y,
+            _ => 128 * x * y,
+        };
         let caps = Caps::webgpu();
         let one = MatMul::default();
         for (op, inputs) in [
@@ -366,8 +375,30 @@ mod tests {
             assert_eq!(dispatches, 3);
             for variant in op.variants(&inputs, &caps).expect("fits") {
                 assert!(variant.dispatches.len() >= dispatches, "{}", variant.name);
+                for dispatch in &variant.dispatches {
+                    let flops = 2 * 2048 * 2041 * u64::from(rows_of(variant.name, dispatch.grid));
+                    assert!(flops <= caps.max_dispatch_flops, "{}: {flops}", variant.name);
+                }
             }
         }
+    }
+
+    #[test]
+    fn the_largest_tile_of_which_there_are_enough_comes_last() {
+        let names = |m: usize, k: usize, n: usize, caps: &Caps| -> Vec<&'static str> {
+            let variants = MatMul::default().variants(&[f32([m, k]), f32([k, n])], caps).expect("fits");
+            variants.into_iter().map(|variant| variant.name).collect()
+        };
+        let [r, small, tall, square] =
+            ["matmul_register", "matmul_tiled_64x64", "matmul_tiled_128x64", "matmul_tiled_128x128"];
+        let caps = Caps::webgpu();
+        assert_eq!(names(4096, 64, 1024, &caps), [r, small, tall, square]);
+        assert_eq!(names(4096, 64, 512, &caps), [r, square, small, tall]);
+        assert_eq!(names(2048, 64, 512, &caps), [r, square, tall, small]);
+        // Few tiles and long sums, as long as one dispatch may do them.
+        assert_eq!(names(64, 4096, 64, &caps), [r, square, tall, small, "matmul_tiled_split"]);
+        let caps = Caps { max_dispatch_flops: 1_000_000, ..caps };
+        assert_eq!(names(64, 4096, 64, &caps), [r, square, tall, small]);
     }
 
     #[test]

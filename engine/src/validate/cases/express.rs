@@ -16,9 +16,10 @@ use super::{Recorded, RecordedCase, host};
 pub(super) struct Expressed {
     pub(super) op: Arc<dyn Op>,
     pub(super) operands: Vec<HostTensor>,
-    pub(super) to_torch: Box<dyn Fn(&HostTensor) -> Vec<f32>>,
+    pub(super) to_torch: Box<ToTorch>,
 }
 
+type ToTorch = dyn Fn(&HostTensor) -> Vec<f32>;
 type Skip = String;
 
 /// `case` in our operations, or why it is none of them.
@@ -314,8 +315,9 @@ fn normalized(arguments: &mut Arguments<'_>) -> Result<(HostTensor, usize), Skip
     let split = input.shape.len().checked_sub(dimensions).ok_or("more dimensions than there are")?;
     let own = &input.shape[split..];
     let channels: usize = own.iter().product();
-    let is_own =
-        shape.as_ref().is_none_or(|shape| *shape == Value::from(own) || *shape == Value::from(channels));
+    let is_own = shape
+        .as_ref()
+        .is_none_or(|shape| *shape == Value::from(own) || shape.as_u64() == Some(channels as u64));
     if !is_own {
         return Err(format!("'normalized_shape' = {shape:?} on {:?}", input.shape));
     }

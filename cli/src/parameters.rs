@@ -54,8 +54,10 @@ impl Parameters {
     }
 }
 
-/// Keys, flags, and values that are spelled differently.
-const FLAGS: &[(&str, &str, &[(&str, &str)])] = &[
+/// A key, its flag, and values that are spelled differently.
+type Flag = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const FLAGS: &[Flag] = &[
     ("Steps", "--steps", &[]),
     ("Sampler", "--sampler", &[]),
     ("Schedule type", "--schedule", &[("Uniform", "discrete")]),

@@ -5,10 +5,9 @@
 use std::time::{Duration, Instant};
 
 use engine::device::{FaultPlan, Gpu, GpuOptions};
-use engine::noise::{RngKind, Seed};
-use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
+use engine::pipelines::{Model, Pipeline, Precision};
 use engine::{Error, ErrorKind};
-use photogram_tests::{fixture, gpu_with};
+use photogram_tests::{draw_tiny, fixture, gpu_with};
 use pollster::block_on;
 
 fn pipeline(gpu: &Gpu) -> Pipeline {
@@ -16,32 +15,8 @@ fn pipeline(gpu: &Gpu) -> Pipeline {
     Pipeline::new(gpu.clone(), model.expect("fixtures are sound"))
 }
 
-fn request() -> Request {
-    Request {
-        prompt: "x".to_owned(),
-        negative_prompt: None,
-        size: PixelSize { width: 32, height: 32 },
-        steps: 2,
-        guidance: GuidanceScale(2.0),
-        guidance_rescale: 0.0,
-        seed: Seed(1),
-        rng: RngKind::Cpu,
-        sampler: None,
-        schedule: None,
-        spacing: None,
-        prediction: None,
-        init: None,
-        told: Told::default(),
-        refiner_start: Request::REFINER_START,
-    }
-}
-
 fn drawn(pipeline: &mut Pipeline) -> Result<Vec<u8>, Error> {
-    block_on(async {
-        let mut run = pipeline.start(&request()).await?;
-        while run.next().await?.is_some() {}
-        Ok(run.decode().await?.to_rgb8())
-    })
+    draw_tiny(pipeline, 32)
 }
 
 /// How far apart failures are: 1 if all of them are asked for.

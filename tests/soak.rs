@@ -5,42 +5,12 @@
 use std::collections::HashMap;
 
 use engine::device::GpuOptions;
-use engine::noise::{RngKind, Seed};
-use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
-use photogram_tests::{fixture, gpu_with};
+use engine::pipelines::{Model, Pipeline, Precision};
+use photogram_tests::{draw_tiny, fixture, gpu_with};
 use pollster::block_on;
 
 /// Bytes that the process may grow by with each picture.
 const MOST_GROWTH: f64 = 65_536.0;
-
-fn request(edge: usize) -> Request {
-    Request {
-        prompt: "x".to_owned(),
-        negative_prompt: None,
-        size: PixelSize { width: edge, height: 32 },
-        steps: 2,
-        guidance: GuidanceScale(2.0),
-        guidance_rescale: 0.0,
-        seed: Seed(1),
-        rng: RngKind::Cpu,
-        sampler: None,
-        schedule: None,
-        spacing: None,
-        prediction: None,
-        init: None,
-        told: Told::default(),
-        refiner_start: Request::REFINER_START,
-    }
-}
-
-fn drawn(pipeline: &mut Pipeline, edge: usize) -> Vec<u8> {
-    block_on(async {
-        let mut run = pipeline.start(&request(edge)).await?;
-        while run.next().await?.is_some() {}
-        Ok::<_, engine::Error>(run.decode().await?.to_rgb8())
-    })
-    .expect("nothing fails")
-}
 
 /// Bytes of this process that are in memory, where the system tells.
 fn resident_bytes() -> Option<f64> {
@@ -55,6 +25,10 @@ fn slope(values: &[f64]) -> f64 {
     let product = |(i, y): (usize, &f64)| (i as f64 - mean_x) * (y - mean_y);
     let square = |i: usize| (i as f64 - mean_x).powi(2);
     values.iter().enumerate().map(product).sum::<f64>() / (0..values.len()).map(square).sum::<f64>()
+}
+
+fn drawn(pipeline: &mut Pipeline, width: usize) -> Vec<u8> {
+    draw_tiny(pipeline, width).expect("nothing fails")
 }
 
 #[test]

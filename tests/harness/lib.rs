@@ -2,6 +2,9 @@
 
 pub mod recording;
 pub mod stable_diffusion_1;
+mod tiny;
+
+pub use tiny::draw_tiny;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

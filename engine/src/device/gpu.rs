@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// Waits in which wgpu may panic before the device counts as lost.
 const MAX_PANICS: usize = 3;
 /// Submissions that may be unfinished at once.
-pub(super) const MAX_IN_FLIGHT: usize = 2;
+const MAX_IN_FLIGHT: usize = 2;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
@@ -173,10 +173,7 @@ impl Gpu {
         };
         // wgpu asserts that drivers keep their word about such features.
         let asked = || block_on_ready(Gpu::request(adapter, options, Some(extent), Vec::new()));
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
         let opened = catch_unwind(AssertUnwindSafe(asked));
-        std::panic::set_hook(hook);
         let opened = opened.map_err(|_| "wgpu cannot open the adapter with them".to_owned());
         let reason = match opened.and_then(|opened| opened.map_err(|error| error.to_string())) {
             Err(reason) => reason,

@@ -259,6 +259,13 @@ fn a_picture_that_finds_no_room_is_an_error_and_the_next_one_is_drawn() {
     let error = block_on(pipeline.start(&request)).err().expect("no room");
     assert!(matches!(&error, Error::NoRoom { limit, least, .. } if least > limit), "{error}");
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    // A limit that text encoders have to leave for is forgotten with the limit.
+    pipeline.limit(None);
+    let whole = pipeline.budget(&request).expect("sound").peak_bytes;
+    pipeline.limit(Some(whole - 1));
+    assert_eq!(drawn(&mut pipeline, &request).to_rgb8(), expected);
+    assert!(!pipeline.budget(&request).expect("sound").residency.keeps_text);
     pipeline.limit(None);
     assert_eq!(drawn(&mut pipeline, &request).to_rgb8(), expected);
+    assert!(pipeline.budget(&request).expect("sound").residency.keeps_text);
 }

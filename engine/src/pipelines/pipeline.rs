@@ -133,9 +133,11 @@ impl Pipeline {
             return Err(Error::NoRoom { limit, least: budget.peak_bytes, phase: budget.peak_phase });
         }
         self.residency = budget.residency;
-        if !self.residency.keeps_text {
-            self.keep_text(0);
-        }
+        let always = !self.residency.keeps_text;
+        [Some(&mut self.base), self.refiner.as_mut()]
+            .into_iter()
+            .flatten()
+            .for_each(|stack| stack.release_text(always));
         self.settled = Some(key);
         Ok(())
     }

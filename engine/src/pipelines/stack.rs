@@ -31,6 +31,8 @@ pub(super) struct Stack {
     encoded: Option<(Prompts, Encoded)>,
     /// Text encoders with more bytes than this leave the device when they have encoded a prompt.
     resident_text_bytes: u64,
+    /// Whether they leave it in any case: memory is short.
+    always_releases_text: bool,
 }
 
 /// What text encoders read.
@@ -52,6 +54,7 @@ impl Stack {
             encoders: HashMap::new(),
             encoded: None,
             resident_text_bytes: RESIDENT_TEXT_BYTES,
+            always_releases_text: false,
         }
     }
 
@@ -60,7 +63,16 @@ impl Stack {
         self.resident_text_bytes = bytes;
     }
 
-    /// Whether text encoders stay on the device.
+    /// Has text encoders leave the device whatever their size, at once and from here on, or not.
+    pub(super) fn release_text(&mut self, always: bool) {
+        self.always_releases_text = always;
+        if always {
+            self.encoders.clear();
+            self.model.text.iter().for_each(|text| text.network.weights.release());
+        }
+    }
+
+    /// Whether text encoders are small enough to stay on the device.
     pub(super) fn keeps_text(&self) -> bool {
         self.model.text_bytes() <= self.resident_text_bytes
     }
@@ -164,7 +176,7 @@ impl Stack {
 
     /// Takes the text encoder at `place` off the device if all of them are too large to stay.
     pub(super) fn release_large_text(&mut self, place: usize) {
-        if !self.keeps_text() {
+        if self.always_releases_text || !self.keeps_text() {
             self.encoders.clear();
             self.model.text[place].network.weights.release();
         }

@@ -19,6 +19,7 @@ mod match_deviation;
 mod matmul;
 mod moments;
 mod non_finite;
+mod normalize;
 mod permute;
 mod reshape;
 mod rgb;
@@ -43,6 +44,7 @@ pub use linear_combination::LinearCombination;
 pub use match_deviation::MatchDeviation;
 pub use matmul::MatMul;
 pub use non_finite::NonFinite;
+pub use normalize::Normalize;
 pub use permute::Permute;
 pub use reshape::Reshape;
 pub use rgb::{LatentsToRgb, ToRgb};
@@ -67,6 +69,7 @@ pub fn cases() -> Vec<Case> {
         &MatMul::default(),
         &Conv2d::default(),
         &GroupNorm { groups: 32, eps: 1e-5, silu: false },
+        &Normalize { groups: 1, silu: false },
         &LayerNorm { eps: 1e-5 },
         &RmsNorm { eps: 1e-5 },
         &Attention::new(1),

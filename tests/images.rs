@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use engine::device::GpuOptions;
 use engine::graph::{Rate, fuse};
 use engine::noise::{Generator, RngKind, Seed};
-use engine::pipelines::{Budget, GuidanceScale, Image, Model, Pipeline, PixelSize, Precision, Request, Told};
+use engine::pipelines::{
+    Budget, GuidanceScale, Image, InitImage, Model, Pipeline, PixelSize, Precision, Request, Told,
+};
 use engine::plan::{Choice, build_plan};
 use engine::samplers::Method;
 use engine::similarity::compare_pictures;
@@ -202,8 +204,8 @@ fn drawn(pipeline: &mut Pipeline, request: &Request) -> Image {
     block_on(run.decode()).expect("decodes")
 }
 
-/// What a picture of the built-in model in nine tiles keeps of it: a tile's group norms see less than the whole.
-const TILED_PSNR: f64 = 34.0;
+/// How near a picture in tiles is to the whole: only sums in another order tell them apart, and rounding to bytes hides those.
+const TILED_PSNR: f64 = 80.0;
 
 #[test]
 fn the_host_does_not_run_ahead_of_the_device() {
@@ -214,39 +216,55 @@ fn the_host_does_not_run_ahead_of_the_device() {
     assert!(submissions > 20 && gpu.in_flight() <= 2, "{} of {submissions} in flight", gpu.in_flight());
 }
 
+/// On a device of its own, for peaks are a device's: what was foretold, the most bytes there were, and the picture.
+fn within(limit: Option<u64>, tile: Option<usize>, request: &Request) -> Option<(Budget, u64, Vec<u8>)> {
+    let gpu = gpu_with(GpuOptions::default())?;
+    let mut pipeline = Pipeline::new(gpu.clone(), built_in());
+    pipeline.limit(limit);
+    tile.into_iter().for_each(|edge| pipeline.tile(edge));
+    let budget = pipeline.budget(request).expect("the built-in model is sound");
+    let image = drawn(&mut pipeline, request).to_rgb8();
+    // Once more: what had to leave comes back.
+    assert_eq!(image, drawn(&mut pipeline, request).to_rgb8());
+    let found = gpu.peak_bytes();
+    println!("{:?}: {} bytes foretold, {found} found", budget.residency, budget.peak_bytes);
+    assert!((budget.peak_bytes as f64 / found as f64 - 1.0).abs() < 0.05, "{budget:?}");
+    Some((budget, found, image))
+}
+
 #[test]
 fn a_limit_of_memory_is_kept_and_was_foretold() {
-    // Of its own: peaks are a device's.
-    let peak = |limit: Option<u64>, tile: Option<usize>| {
-        let gpu = gpu_with(GpuOptions::default())?;
-        let mut pipeline = Pipeline::new(gpu.clone(), built_in());
-        pipeline.limit(limit);
-        tile.into_iter().for_each(|edge| pipeline.tile(edge));
-        let request = Request { size: PixelSize { width: 192, height: 192 }, ..request("ddim", 7) };
-        let budget = pipeline.budget(&request).expect("the built-in model is sound");
-        let image = drawn(&mut pipeline, &request).to_rgb8();
-        // Once more: what had to leave comes back.
-        assert_eq!(image, drawn(&mut pipeline, &request).to_rgb8());
-        Some((budget, gpu.peak_bytes(), image))
-    };
-    let Some((whole, found, expected)) = peak(None, None) else { return };
-    let is_near = |budget: &Budget, found: u64| {
-        println!("{:?}: {} bytes foretold, {found} found", budget.residency, budget.peak_bytes);
-        (budget.peak_bytes as f64 / found as f64 - 1.0).abs() < 0.05
-    };
-    assert!(is_near(&whole, found) && whole.residency.keeps_denoiser && whole.residency.tile.is_none());
+    let request = Request { size: PixelSize { width: 192, height: 192 }, ..request("ddim", 7) };
+    let Some((whole, _, expected)) = within(None, None, &request) else { return };
+    assert!(whole.residency.keeps_denoiser && whole.residency.tile.is_none());
 
     let limit = whole.peak_bytes - whole.peak_bytes / 8;
-    let (less, found, image) = peak(Some(limit), None).expect("it was there before");
-    assert!(is_near(&less, found) && found <= limit, "{less:?}");
-    assert!(!less.residency.keeps_denoiser && less.residency.tile.is_none(), "{less:?}");
+    let (less, found, image) = within(Some(limit), None, &request).expect("it was there before");
+    assert!(found <= limit && !less.residency.keeps_denoiser && less.residency.tile.is_none(), "{less:?}");
     assert_eq!(image, expected, "what stays on the device changes no picture");
+}
 
-    let (tiled, found, image) = peak(None, Some(16)).expect("it was there before");
-    assert!(is_near(&tiled, found) && tiled.residency.tile == Some(16), "{tiled:?}");
-    let similarity = compare_pictures(&expected, &image, 192);
-    println!("in tiles: {similarity:?}");
-    assert!(similarity.psnr >= TILED_PSNR && similarity.max_difference > 0);
+#[test]
+fn a_picture_in_tiles_is_the_whole_picture() {
+    let size = PixelSize { width: 320, height: 256 };
+    let plain = Request { size, steps: 2, ..request("ddim", 7) };
+    let Some((whole, _, expected)) = within(None, None, &plain) else { return };
+    let image = Image::from_rgb8(size, &expected);
+    let redrawn = Request { init: Some(InitImage { image, strength: 0.5 }), ..plain.clone() };
+    let limit = whole.peak_bytes - whole.peak_bytes / 3;
+    for (request, expected, limit, tile) in
+        [(&plain, Some(expected), None, Some(16)), (&redrawn, None, Some(limit), None)]
+    {
+        let expected = expected.or_else(|| within(None, None, request).map(|(_, _, image)| image));
+        let (budget, found, image) = within(limit, tile, request).expect("it was there before");
+        assert!(budget.residency.tile.is_some(), "{budget:?}");
+        assert!(
+            limit.is_none_or(|limit| found <= limit) && budget.residency.keeps_denoiser == limit.is_none()
+        );
+        let similarity = compare_pictures(&expected.expect("drawn before"), &image, size.width);
+        println!("in tiles: {similarity:?}");
+        assert!(similarity.psnr >= TILED_PSNR, "{similarity:?}");
+    }
 }
 
 #[test]

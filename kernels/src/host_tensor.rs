@@ -11,6 +11,18 @@ impl DType {
             DType::Bf16 => half::bf16::from_f32(x).to_f32(),
         }
     }
+
+    /// The value whose bytes in a buffer are `bytes`.
+    ///
+    /// # Panics
+    /// If there are fewer than [`DType::size`] bytes: a programming error.
+    pub fn decode(self, bytes: &[u8]) -> f32 {
+        match self {
+            DType::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            DType::F16 => half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+            DType::Bf16 => half::bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+        }
+    }
 }
 
 /// A tensor on the host, row-major and without padding; every value is one that `ty.dtype` can hold.
@@ -116,11 +128,7 @@ impl HostTensor {
                     padding_is_zero &= slot.iter().all(|b| *b == 0);
                     continue;
                 }
-                data.push(match ty.dtype {
-                    DType::F32 => f32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]]),
-                    DType::F16 => half::f16::from_le_bytes([slot[0], slot[1]]).to_f32(),
-                    DType::Bf16 => half::bf16::from_le_bytes([slot[0], slot[1]]).to_f32(),
-                });
+                data.push(ty.dtype.decode(slot));
             }
         }
         (HostTensor { ty, data }, padding_is_zero)

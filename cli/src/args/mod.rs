@@ -73,7 +73,7 @@ pub(crate) enum Command {
     /// Say whether a picture can be drawn on this adapter, before anything is uploaded: bytes, dispatches, arithmetic.
     ///
     /// Reads headers only, also of a folder that is not complete yet, and foretells what `generate` does: which networks stay
-    /// on the device, whether the picture is decoded in tiles, and how many bytes that takes at most. Exits with 5 if it does
+    /// on the device, whether pictures are decoded in tiles, and how many bytes that takes at most. Exits with 5 if it does
     /// not fit --max-vram or the adapter.
     Plan(PlanArgs),
     /// Draw a picture again from the settings in its file, and say whether it is the same.
@@ -109,11 +109,11 @@ pub(crate) struct ModelArgs {
 /// Words that say how much memory of the device there is.
 #[derive(Args, Debug, Default)]
 pub(crate) struct MemoryArgs {
-    /// Most memory to take on the device, such as 4G or 900M: less stays there, and the picture may be decoded in tiles
+    /// Most memory to take on the device, such as 4G or 900M: less stays there, and pictures may be encoded and decoded in tiles
     #[arg(long, value_name = "SIZE", help_heading = "Memory", value_parser = parse_bytes)]
     pub(crate) max_vram: Option<u64>,
 
-    /// Decode in overlapping tiles of 64 latent pixels (512 of the picture for most models), which takes less memory
+    /// Encode and decode in tiles of 64 latent pixels (512 of the picture for most models): the same picture with less memory
     #[arg(long, help_heading = "Memory")]
     pub(crate) vae_tiling: bool,
 }

@@ -147,9 +147,7 @@ impl Facts {
             ways.push("the denoiser leaves the device for the decoder".to_owned());
         }
         if let Some(tile) = residency.tile {
-            ways.push(format!(
-                "the picture is decoded in tiles of {tile} latent pixels, close to the whole and not equal"
-            ));
+            ways.push(format!("pictures are encoded and decoded in tiles of {tile} latent pixels"));
         }
         let ways =
             if ways.is_empty() { "everything stays on the device".to_owned() } else { ways.join("; ") };

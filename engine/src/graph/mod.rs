@@ -4,6 +4,7 @@
 
 mod dump;
 mod fuse;
+mod segments;
 mod stack;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use kernels::{Op, OpError, Shape, TensorType};
 
 pub use fuse::fuse;
+pub use segments::{Norm, Segment, segments};
 
 /// A tensor of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

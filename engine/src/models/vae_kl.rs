@@ -8,7 +8,7 @@ use loaders::{Checkpoint, Config};
 
 use super::{SANE_CHANNELS, SANE_LAYERS, divides_all, no_unknown_keys, only, only_null, only_silu};
 use crate::error::Error;
-use crate::graph::{Rate, ValueId};
+use crate::graph::{Graph, Rate, Source, ValueId};
 use crate::nn::{AttentionConfig, Kernel, Net, ResnetConfig};
 use crate::weights::Weights;
 
@@ -205,6 +205,21 @@ impl VaeKl {
         let scaled = net.apply(Scale { factor: config.scaling_factor }, &[mean])?;
         let scaled = net.cast(scaled, DType::F32)?;
         Ok((net, scaled))
+    }
+
+    /// In a decoder's graph the smallest image, once attention has looked at all of it: what follows looks at few pixels around
+    /// each, but for its norms.
+    pub fn decoder_waist(graph: &Graph) -> ValueId {
+        graph.find("vae.decoder.mid_block.resnets.1").expect("every decoder has one")
+    }
+
+    /// In an encoder's graph the smallest image, before attention looks at all of it.
+    pub fn encoder_waist(graph: &Graph) -> ValueId {
+        let norm = graph.find("vae.encoder.mid_block.resnets.0.norm1").expect("every encoder has one");
+        match &graph.value(norm).source {
+            Source::Node { inputs, .. } => inputs[0],
+            _ => unreachable!("a norm is an operation"),
+        }
     }
 
     fn middle(&self, net: &mut Net<'_>, name: &str, x: ValueId) -> Result<ValueId, Error> {

@@ -2,6 +2,9 @@
 //!
 //! [`Pipeline`] works by the same [`Residency`] that [`Pipeline::budget`] foretells.
 
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
 use super::denoiser::build_denoiser;
 use super::pipeline::{ALL, Pipeline};
 use super::request::Request;
@@ -14,8 +17,8 @@ use crate::plan::Plan;
 
 /// Latents of a run that may be alive beside a denoiser's own: the present one, noise, and what samplers keep.
 const LATENTS: u64 = 6;
-/// Edges of the decoder's tiles in latent pixels, the best first: larger ones have fewer borders.
-pub(super) const TILES: [usize; 5] = [96, 64, 48, 32, 24];
+/// Edges of the autoencoder's tiles in latent pixels, the best first: the larger they are, the less is done twice.
+pub(super) const TILES: [usize; 6] = [96, 64, 48, 32, 24, 16];
 
 /// What stays on the device, and how pictures are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub struct Residency {
     pub keeps_text: bool,
     /// Whether the denoiser stays beside the decoder; where it does not, it is uploaded again for each picture.
     pub keeps_denoiser: bool,
-    /// Edge of the decoder's tiles in latent pixels, where a picture is not decoded as a whole.
+    /// Edge in latent pixels of the tiles that pictures are encoded and decoded in, where that is not done as a whole.
     pub tile: Option<usize>,
 }
 
@@ -49,10 +52,12 @@ pub struct Phase {
     pub largest_binding: u64,
     /// Bytes of the largest tensor that is uploaded for it.
     pub largest_upload: u64,
+    /// Bytes of the largest of its results, which are read back.
+    pub largest_result: u64,
 }
 
 impl Phase {
-    fn of(name: impl Into<String>, plan: &Plan) -> Self {
+    pub(super) fn of(name: impl Into<String>, plan: &Plan) -> Self {
         let sum = |values: &[(String, kernels::TensorType)]| {
             values.iter().map(|(_, ty)| allocated(ty.bytes())).sum::<u64>()
         };
@@ -72,6 +77,30 @@ impl Phase {
             flops: ALL.iter().map(|rate| plan.flops(*rate)).sum(),
             largest_binding: bindings.max().unwrap_or(0),
             largest_upload: uploads.chain(inputs).max().unwrap_or(0),
+            largest_result: plan.outputs.iter().map(|(_, ty)| allocated(ty.bytes())).max().unwrap_or(0),
+        }
+    }
+
+    /// A network that runs as `pieces`, one after the other, each so many times: the bytes are those of the largest piece.
+    pub(super) fn of_pieces(name: &str, pieces: &[(Plan, usize)]) -> Self {
+        let phases: Vec<(Phase, u64)> =
+            pieces.iter().map(|(plan, runs)| (Phase::of(name, plan), *runs as u64)).collect();
+        let params: BTreeMap<_, _> =
+            pieces.iter().flat_map(|(plan, _)| plan.params.iter().cloned()).collect();
+        let at_work = |phase: &Phase| phase.buffer_bytes + phase.operand_bytes + phase.largest_result;
+        let each = || phases.iter().map(|(phase, _)| phase);
+        let largest = each().max_by_key(|phase| at_work(phase)).cloned().expect("there are pieces");
+        Phase {
+            weight_bytes: params.values().map(|ty| allocated(ty.bytes())).sum(),
+            prompt_dispatches: 0,
+            dispatches: phases
+                .iter()
+                .map(|(p, runs)| (p.prompt_dispatches + p.dispatches) * *runs as usize)
+                .sum(),
+            flops: phases.iter().map(|(phase, runs)| phase.flops * runs).sum(),
+            largest_binding: each().map(|phase| phase.largest_binding).max().unwrap_or(0),
+            largest_upload: each().map(|phase| phase.largest_upload).max().unwrap_or(0),
+            ..largest
         }
     }
 
@@ -108,6 +137,12 @@ impl Budget {
     }
 }
 
+/// The autoencoder's networks that a request needs.
+struct Images {
+    encoder: Option<Phase>,
+    decoder: Phase,
+}
+
 /// The networks of one model, and of a request's size.
 struct Networks {
     texts: Vec<Phase>,
@@ -125,29 +160,20 @@ impl Pipeline {
         self.model().check(request)?;
         let base = networks(&self.gpu, &self.base, request)?;
         let refiner = self.refiner.as_ref().map(|stack| networks(&self.gpu, stack, request)).transpose()?;
-        let encoder = match &request.init {
-            Some(_) => Some(Phase::of("encoder", &plan_for(&self.gpu, &self.encoder_graph(request.size)?)?)),
-            None => None,
-        };
-        let [height, width] = self.latent_extent(request.size);
-        let whole = self.decoder_phase([height, width]);
-        let mut last_error = None;
+        let mut refused = None;
         let mut least: Option<Budget> = None;
-        for residency in self.residencies([height, width]) {
-            let decoder = match residency.tile {
-                None => match &whole {
-                    Ok(phase) => phase.clone(),
-                    Err(_) => continue,
-                },
-                Some(tile) => match self.decoder_phase([tile.min(height), tile.min(width)]) {
-                    Ok(phase) => phase,
-                    Err(error) => {
-                        last_error = Some(error);
-                        continue;
-                    }
-                },
+        // What a size of tiles takes is the same whatever else stays on the device.
+        let mut known: HashMap<Option<usize>, Option<Images>> = HashMap::new();
+        for residency in self.residencies(self.latent_extent(request.size)) {
+            let images = match known.entry(residency.tile) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let images = self.images(request, residency.tile);
+                    unknown.insert(images.map_err(|error| refused = Some(error)).ok())
+                }
             };
-            let budget = self.summed(&base, refiner.as_ref(), encoder.as_ref(), decoder, residency, request);
+            let Some(images) = images else { continue };
+            let budget = self.summed(&base, refiner.as_ref(), images, residency);
             if budget.fits() {
                 return Ok(budget);
             }
@@ -155,15 +181,17 @@ impl Pipeline {
                 least = Some(budget);
             }
         }
-        match (least, whole) {
-            (Some(least), _) => Ok(least),
-            (None, Err(error)) => Err(last_error.unwrap_or(error)),
-            (None, Ok(_)) => unreachable!("a decoder that can be planned makes a budget"),
-        }
+        least.ok_or_else(|| refused.expect("there are ways to work, and each is planned or refused"))
     }
 
-    fn decoder_phase(&self, extent: [usize; 2]) -> Result<Phase, Error> {
-        Ok(Phase::of("decoder", &plan_for(&self.gpu, &self.decoder_graph(extent)?)?))
+    /// What the networks between pictures and latents take for tiles of a size, or without.
+    fn images(&self, request: &Request, tile: Option<usize>) -> Result<Images, Error> {
+        let (gpu, vae) = (&self.gpu, &self.base.model.vae);
+        let encoder = request.init.as_ref();
+        let encoder = encoder.map(|_| self.autoencoder.encoder_phase(gpu, vae, request.size, tile));
+        let extent = self.latent_extent(request.size);
+        let decoder = self.autoencoder.decoder_phase(gpu, vae, extent, tile)?;
+        Ok(Images { encoder: encoder.transpose()?, decoder })
     }
 
     /// Ways to work, the fastest first.
@@ -181,16 +209,20 @@ impl Pipeline {
             Residency { keeps_text: false, keeps_denoiser: true, tile: None },
             Residency { keeps_text: false, keeps_denoiser: false, tile: None },
         ];
+        // Where the whole is more than an adapter can bind, tiles are for that alone.
+        ways.extend([(keeps_text, true), (false, true)].into_iter().flat_map(
+            |(keeps_text, keeps_denoiser)| {
+                tiles.clone().take(1).map(move |tile| Residency {
+                    keeps_text,
+                    keeps_denoiser,
+                    tile: Some(tile),
+                })
+            },
+        ));
         ways.extend(tiles.map(|tile| Residency {
             keeps_text: false,
             keeps_denoiser: false,
             tile: Some(tile),
-        }));
-        // Where the whole is more than an adapter can bind, tiles are for that alone.
-        ways.extend(TILES.first().map(|tile| Residency {
-            keeps_text,
-            keeps_denoiser: true,
-            tile: Some(*tile),
         }));
         ways
     }
@@ -199,17 +231,19 @@ impl Pipeline {
         &self,
         base: &Networks,
         refiner: Option<&Networks>,
-        encoder: Option<&Phase>,
-        decoder: Phase,
+        images: &Images,
         residency: Residency,
-        request: &Request,
     ) -> Budget {
-        let size = request.size;
-        let read_back = 4 * 4 * (size.width * size.height) as u64;
+        let Images { encoder, decoder } = images;
         let mut moments: Vec<(String, u64)> = Vec::new();
-        let decoder_waits = if residency.keeps_denoiser { decoder.held() } else { 0 };
-        // An initial picture's encoder stays beside everything that comes after it.
-        let encoder_held = encoder.map_or(0, Phase::held);
+        // What stays on the device once it was used: whole networks, or the weights of those that run piece by piece.
+        let waiting = |phase: &Phase| match (residency.keeps_denoiser, residency.tile) {
+            (false, _) => 0,
+            (true, None) => phase.held(),
+            (true, Some(_)) => phase.weight_bytes,
+        };
+        let at_work = |phase: &Phase| phase.held() + phase.operand_bytes + phase.largest_result;
+        let (decoder_waits, encoder_held) = (waiting(decoder), encoder.as_ref().map_or(0, waiting));
         for (i, networks) in [Some(base), refiner].into_iter().flatten().enumerate() {
             let of = |name: &str| if i == 0 { name.to_owned() } else { format!("refiner's {name}") };
             let kept = if residency.keeps_text { networks.text_bytes } else { 0 };
@@ -220,28 +254,22 @@ impl Pipeline {
             moments.push((of("text encoders"), if i == 0 { encoding } else { encoding + others }));
             moments.push((of("denoiser"), held + others));
             let beside = if residency.keeps_denoiser { held } else { LATENTS * networks.latent_bytes };
-            let tiles = if residency.tile.is_some() { networks.latent_bytes } else { 0 };
-            let decoding =
-                decoder.held() + decoder.operand_bytes + read_back.min(2 * decoder.operand_bytes) + tiles;
-            moments.push((of("decoder"), kept + beside + encoder_held + decoding));
+            moments.push((of("decoder"), kept + beside + encoder_held + at_work(decoder)));
         }
         if let Some(encoder) = encoder {
-            let beside = base.denoiser.held() + decoder_waits;
-            moments.push((
-                "initial picture's encoder".to_owned(),
-                beside + encoder.held() + encoder.operand_bytes,
-            ));
+            let beside = if residency.keeps_denoiser { base.denoiser.held() + decoder_waits } else { 0 };
+            moments.push(("initial picture's encoder".to_owned(), beside + at_work(encoder)));
         }
         let (peak_phase, peak) = moments.into_iter().max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
         let mut phases = base.texts.clone();
-        phases.extend(encoder.cloned());
+        phases.extend(encoder.clone());
         phases.push(base.denoiser.clone());
         if let Some(refiner) = refiner {
             let renamed =
                 |phase: &Phase| Phase { name: format!("refiner's {}", phase.name), ..phase.clone() };
             phases.extend(refiner.texts.iter().chain([&refiner.denoiser]).map(renamed));
         }
-        phases.push(decoder);
+        phases.push(decoder.clone());
         let largest_upload = phases.iter().map(|phase| phase.largest_upload).max().unwrap_or(0);
         let staging = Gpu::staging_bytes(largest_upload);
         Budget { phases, residency, peak_bytes: peak + staging, peak_phase, limit: self.limit }

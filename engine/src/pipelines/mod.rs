@@ -3,6 +3,7 @@
 //! [`Model`] holds what was read from files, [`Pipeline`] a model on a device with its compiled programs, [`Run`] one picture
 //! in the making, which the caller pulls step by step.
 
+mod autoencoder;
 mod check;
 mod conditioning;
 mod denoiser;
@@ -11,6 +12,7 @@ mod memory;
 mod model;
 mod numbers;
 mod picture;
+mod piecewise;
 mod pipeline;
 mod presets;
 mod profile;

@@ -1,10 +1,10 @@
 //! A model on a device: programs compiled once for each size, weights uploaded once for all of them.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use kernels::{DType, HostTensor, TensorType};
 
+use super::autoencoder::{Autoencoder, latent_extent};
 use super::conditioning::Conditioning;
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::memory::Residency;
@@ -16,22 +16,17 @@ use super::run::{NoiseSource, Run};
 use super::stack::Stack;
 use super::stats::Stats;
 use super::terms::Combiner;
-use super::tiles::Tiles;
-use crate::compile::{compile, plan_for};
+use crate::compile::plan_for;
 use crate::device::{DeviceTensor, Gpu, Program};
 use crate::error::Error;
-use crate::graph::{Graph, Rate};
+use crate::graph::Rate;
 
 /// A model ready to draw.
 pub struct Pipeline {
     pub(super) gpu: Gpu,
     pub(super) base: Stack,
     pub(super) refiner: Option<Stack>,
-    /// By rows and columns of the latent, and by how activations are stored.
-    decoders: HashMap<([usize; 2], DType), Rc<Program>>,
-    /// The same, by rows and columns of the picture.
-    encoders: HashMap<([usize; 2], DType), Rc<Program>>,
-    vae_dtype: DType,
+    pub(super) autoencoder: Autoencoder,
     pub(super) combiner: Combiner,
     /// Bytes that may be on the device at once.
     pub(super) limit: Option<u64>,
@@ -58,9 +53,7 @@ impl Pipeline {
             gpu,
             base,
             refiner,
-            decoders: HashMap::new(),
-            encoders: HashMap::new(),
-            vae_dtype,
+            autoencoder: Autoencoder::new(vae_dtype),
             combiner: Combiner::new(&[0]),
             limit: None,
             forced_tile: None,
@@ -106,7 +99,7 @@ impl Pipeline {
     /// How the autoencoder's activations are stored: f32 where its configuration says that f16 overflows in it, or where it
     /// did.
     pub fn vae_dtype(&self) -> DType {
-        self.vae_dtype
+        self.autoencoder.dtype
     }
 
     /// What the denoiser is told for `request`. Prompts are encoded now if they are not those of the last call; large text
@@ -142,22 +135,27 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Compiles what `request` needs and uploads the weights.
+    /// Compiles what `request` needs and uploads the weights, as far as they may be on the device together.
     ///
     /// # Errors
     /// As [`Pipeline::condition`].
     pub async fn prepare(&mut self, request: &Request) -> Result<(), Error> {
         self.condition(request).await?;
+        let vae = &self.base.model.vae;
+        if self.residency.keeps_denoiser && self.residency.tile.is_none() {
+            self.autoencoder.decoder(&self.gpu, vae, latent_extent(vae, request.size)).await?;
+            if request.init.is_some() {
+                self.autoencoder.encoder(&self.gpu, vae, request.size).await?;
+            }
+        }
         if !self.residency.keeps_denoiser {
-            self.release_decoder();
+            self.release_autoencoder();
+            if request.init.is_some() {
+                // The encoder comes first, and alone.
+                return Ok(());
+            }
         }
         self.base_denoiser(request).await?;
-        if self.residency.keeps_denoiser {
-            self.decoder(self.decoded_extent(self.latent_extent(request.size))).await?;
-        }
-        if request.init.is_some() {
-            self.encoder(request.size).await?;
-        }
         Ok(())
     }
 
@@ -178,7 +176,14 @@ impl Pipeline {
         self.prepare(request).await?;
         let [height, width] = self.latent_extent(request.size);
         self.combiner = Combiner::new(&[1, height, width, self.model().vae.config.latent_channels]);
-        Run::new(self, request, noise).await
+        let encoded = match &request.init {
+            Some(init) => Some(self.encode(&init.image).await?),
+            None => None,
+        };
+        if !self.residency.keeps_denoiser {
+            self.release_autoencoder();
+        }
+        Run::new(self, request, noise, encoded).await
     }
 
     /// The picture of a latent `[1, h, w, C]` in the denoiser's scale; once more in f32 if f16 overflows.
@@ -189,11 +194,11 @@ impl Pipeline {
         if !self.residency.keeps_denoiser {
             self.release_denoisers();
         }
-        let mut image = self.decode_in_parts(latent).await?;
-        if self.vae_dtype == DType::F16 && check_finite("", image.values()).is_err() {
-            self.vae_dtype = DType::F32;
-            self.release_decoder();
-            image = self.decode_in_parts(latent).await?;
+        let mut image = self.decode_once(latent).await?;
+        if self.autoencoder.dtype == DType::F16 && check_finite("", image.values()).is_err() {
+            self.autoencoder.dtype = DType::F32;
+            self.release_autoencoder();
+            image = self.decode_once(latent).await?;
         }
         if let Err(error) = check_finite("decoded picture", image.values()) {
             return Err(self.blame_decoder(latent, error).await?);
@@ -209,7 +214,7 @@ impl Pipeline {
             return Ok(error);
         }
         self.gpu.trace(true);
-        let decoded = self.decode_in_parts(latent).await;
+        let decoded = self.decode_once(latent).await;
         let traced = self.gpu.end_trace();
         decoded?;
         Ok(blamed(&traced, stage, *count, *total))
@@ -232,30 +237,12 @@ impl Pipeline {
         self.counter.as_ref().expect("just made").count(&self.gpu, latent).await
     }
 
-    /// As a whole, or in tiles.
-    async fn decode_in_parts(&mut self, latent: &DeviceTensor) -> Result<Image, Error> {
-        let extent = [latent.ty().shape[1], latent.ty().shape[2]];
-        let tile = self.decoded_extent(extent);
-        if tile == extent {
-            return self.decode_once(extent, latent).await;
-        }
-        let values = self.gpu.read(latent).await?;
-        let tiles = Tiles::new(extent, tile, self.model().vae.config.downscale());
-        let mut mosaic = tiles.mosaic();
-        for corner in tiles.corners() {
-            let part = self.gpu.upload_new("tile", &tiles.part(&values, corner)).await?;
-            mosaic.add(corner, self.decode_once(tile, &part).await?.values());
-        }
-        Ok(mosaic.into_image())
+    async fn decode_once(&mut self, latent: &DeviceTensor) -> Result<Image, Error> {
+        self.autoencoder.decode(&self.gpu, &self.base.model.vae, latent, self.residency.tile).await
     }
 
-    /// Extent in latent pixels of what the decoder is compiled for.
-    fn decoded_extent(&self, extent: [usize; 2]) -> [usize; 2] {
-        extent.map(|edge| self.residency.tile.map_or(edge, |tile| tile.min(edge)))
-    }
-
-    fn release_decoder(&mut self) {
-        self.decoders.clear();
+    fn release_autoencoder(&mut self) {
+        self.autoencoder.release();
         self.base.model.vae.weights.release();
     }
 
@@ -268,24 +255,15 @@ impl Pipeline {
         [Some(&mut self.base), self.refiner.as_mut()].into_iter().flatten().for_each(Stack::release_denoiser);
     }
 
-    async fn decode_once(&mut self, extent: [usize; 2], latent: &DeviceTensor) -> Result<Image, Error> {
-        self.gpu.trace_stage(|| "decoder".to_owned());
-        let program = self.decoder(extent).await?;
-        let ty = program.plan().outputs[0].1.clone();
-        let pixels = self.gpu.allocate("pixels", ty.clone())?;
-        program.run(&self.gpu, &ALL, std::slice::from_ref(latent), std::slice::from_ref(&pixels)).await?;
-        let values = self.gpu.read(&pixels).await?.into_data();
-        Ok(Image::new(PixelSize { width: ty.shape[2], height: ty.shape[1] }, values))
-    }
-
     /// The mean latent of a picture in the denoiser's scale, `[1, h, w, C]`; once more in f32 if f16 overflows.
     ///
     /// # Errors
     /// [`Error::NotFinite`], and those of the device.
     pub async fn encode(&mut self, image: &Image) -> Result<DeviceTensor, Error> {
         let mut latent = self.encode_once(image).await?;
-        if self.vae_dtype == DType::F16 && check_finite("", self.gpu.read(&latent).await?.data()).is_err() {
-            self.vae_dtype = DType::F32;
+        let is_f16 = self.autoencoder.dtype == DType::F16;
+        if is_f16 && check_finite("", self.gpu.read(&latent).await?.data()).is_err() {
+            self.autoencoder.dtype = DType::F32;
             latent = self.encode_once(image).await?;
         }
         check_finite("encoded picture", self.gpu.read(&latent).await?.data())?;
@@ -293,12 +271,7 @@ impl Pipeline {
     }
 
     async fn encode_once(&mut self, image: &Image) -> Result<DeviceTensor, Error> {
-        self.gpu.trace_stage(|| "encoder".to_owned());
-        let program = self.encoder(image.size()).await?;
-        let pixels = self.gpu.upload_new("pixels", &image.to_pixels()).await?;
-        let latent = self.gpu.allocate("encoded", program.plan().outputs[0].1.clone())?;
-        program.run(&self.gpu, &ALL, &[pixels], std::slice::from_ref(&latent)).await?;
-        Ok(latent)
+        self.autoencoder.encode(&self.gpu, &self.base.model.vae, image, self.residency.tile).await
     }
 
     /// A latent-like tensor on the device from PyTorch's layout, `[C, h, w]`.
@@ -345,11 +318,12 @@ impl Pipeline {
     pub fn stats(&self, request: &Request) -> Result<Stats, Error> {
         let shape = self.base.denoiser_shape(request);
         let denoiser = plan_for(&self.gpu, &build_denoiser(&self.model().unet, shape)?)?;
-        let decoder = plan_for(&self.gpu, &self.decoder_graph([shape.height, shape.width])?)?;
+        let (vae, extent) = (&self.base.model.vae, [shape.height, shape.width]);
+        let decoder = self.autoencoder.decoder_phase(&self.gpu, vae, extent, self.residency.tile)?;
         Ok(Stats {
             denoiser_dispatches: denoiser.dispatches(Rate::Step),
             prompt_dispatches: denoiser.dispatches(Rate::Prompt),
-            decoder_dispatches: ALL.iter().map(|rate| decoder.dispatches(*rate)).sum(),
+            decoder_dispatches: decoder.prompt_dispatches + decoder.dispatches,
             denoiser_flops: denoiser.flops(Rate::Step),
             pipelines: self.gpu.pipelines(),
             peak_bytes: self.gpu.peak_bytes(),
@@ -367,46 +341,8 @@ impl Pipeline {
         self.base.denoiser(&self.gpu, shape).await
     }
 
-    pub(super) async fn decoder(&mut self, [height, width]: [usize; 2]) -> Result<Rc<Program>, Error> {
-        let key = ([height, width], self.vae_dtype);
-        if let Some(program) = self.decoders.get(&key) {
-            return Ok(program.clone());
-        }
-        let graph = self.decoder_graph([height, width])?;
-        let program = Rc::new(compile(&self.gpu, &graph, &self.model().vae.weights).await?);
-        self.decoders.insert(key, program.clone());
-        Ok(program)
-    }
-
-    pub(super) fn decoder_graph(&self, [height, width]: [usize; 2]) -> Result<Graph, Error> {
-        let vae = &self.model().vae;
-        let latent = TensorType::f32([1, height, width, vae.config.latent_channels]);
-        let (mut net, rgb) = vae.build_decoder(latent, self.vae_dtype)?;
-        net.graph.output(rgb);
-        Ok(net.graph)
-    }
-
-    async fn encoder(&mut self, size: PixelSize) -> Result<Rc<Program>, Error> {
-        let key = ([size.height, size.width], self.vae_dtype);
-        if let Some(program) = self.encoders.get(&key) {
-            return Ok(program.clone());
-        }
-        let graph = self.encoder_graph(size)?;
-        let program = Rc::new(compile(&self.gpu, &graph, &self.base.model.vae.weights).await?);
-        self.encoders.insert(key, program.clone());
-        Ok(program)
-    }
-
-    pub(super) fn encoder_graph(&self, size: PixelSize) -> Result<Graph, Error> {
-        let pixels = TensorType::f32([1, size.height, size.width, 3]);
-        let (mut net, latent) = self.base.model.vae.build_encoder(pixels, self.vae_dtype)?;
-        net.graph.output(latent);
-        Ok(net.graph)
-    }
-
     pub(super) fn latent_extent(&self, size: PixelSize) -> [usize; 2] {
-        let downscale = self.model().vae.config.downscale();
-        [size.height / downscale, size.width / downscale]
+        latent_extent(&self.base.model.vae, size)
     }
 }
 

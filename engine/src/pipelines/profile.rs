@@ -68,7 +68,8 @@ impl Pipeline {
         clock: Clock,
         repeat: usize,
     ) -> Result<Section, Error> {
-        let program = self.decoder(self.latent_extent(request.size)).await?;
+        let extent = self.latent_extent(request.size);
+        let program = self.autoencoder.decoder(&self.gpu, &self.base.model.vae, extent).await?;
         let outputs = [self.gpu.allocate("pixels", program.plan().outputs[0].1.clone())?];
         let work = Work { program: &program, rates: &ALL, inputs: &[latent], outputs: &outputs };
         Ok(measure_section(&self.gpu, "decode", work, clock, repeat).await?)

@@ -224,15 +224,12 @@ impl<'p> Run<'p> {
         pipeline: &'p mut Pipeline,
         request: &Request,
         mut noise: NoiseSource,
+        encoded: Option<DeviceTensor>,
     ) -> Result<Self, Error> {
         let refiner = pipeline.refiner.as_ref().map(|stack| &stack.model);
         let planned = pipeline.base.model.check_with(refiner, request)?;
         let conditioning = pipeline.condition(request).await?;
         let program = pipeline.base_denoiser(request).await?;
-        let encoded = match &request.init {
-            Some(init) => Some(pipeline.encode(&init.image).await?),
-            None => None,
-        };
         let n = pipeline.latent_shape(request.size).iter().product();
         let first = pipeline.upload_latent(&noise.first(n)?, request.size).await?;
         let start = planned.trajectory.start;

@@ -36,7 +36,7 @@ impl Pipeline {
             graphs.push(self.base.text_graph(place, batch)?);
         }
         graphs.push(build_denoiser(&self.model().unet, self.base.denoiser_shape(request))?);
-        graphs.push(self.decoder_graph(self.latent_extent(request.size))?);
+        graphs.push(self.autoencoder.decoder_graph(&self.model().vae, self.latent_extent(request.size))?);
         graphs.iter().map(|graph| plan_for(&self.gpu, graph)).collect()
     }
 }

@@ -161,8 +161,7 @@ mod tests {
         let eps = 1e-5;
         let statistics = HostTensor::from_fn(f32([2, 2, 2]), |i| {
             let (batch, group) = (i / 4, i / 2 % 2);
-            let values: Vec<f64> =
-                (0..6).map(|n| x.at(batch * 12 + n / 2 * 4 + group * 2 + n % 2)).collect();
+            let values: Vec<f64> = (0..6).map(|n| x.at(batch * 12 + n / 2 * 4 + group * 2 + n % 2)).collect();
             let mean = values.iter().sum::<f64>() / 6.0;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 6.0;
             if i % 2 == 0 { mean } else { (variance + eps).sqrt() }

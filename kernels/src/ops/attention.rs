@@ -54,7 +54,7 @@ const DOT: usize = 16;
 /// Invocations of its subgroup.
 const SUBGROUP: usize = 8;
 
-/// Tiles of a head's features in `attention_cooperative`.
+/// Tiles of a head's features that a workgroup of `attention_cooperative` has sums of: as many as it has variables for.
 const COOPERATIVE_D_TILES: u32 = 10;
 
 /// Iterations that one invocation may do: gallivm, which compiles shaders for the CPU, counts those of all loops together and
@@ -94,6 +94,16 @@ struct Extents {
     queries: usize,
     keys: usize,
     d: usize,
+}
+
+/// A shader and how its workgroups share the work.
+struct Kernel {
+    name: &'static str,
+    shader: Shader,
+    /// Queries to a workgroup.
+    queries: usize,
+    /// Workgroups that share a head's features of a block of queries: each needs all of the scores.
+    slices: usize,
 }
 
 /// `q, k, v, y` with heads that start at quads: the operands themselves, or copies with wider heads.
@@ -240,32 +250,43 @@ impl Attention {
             .constant("SLICE", slice)
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads);
-        self.variant("attention_tiled", shader, queries as usize, e, aligned, caps)
+        let queries = queries as usize;
+        self.variant(Kernel { name: "attention_tiled", shader, queries, slices: 1 }, e, aligned, caps)
     }
 
-    /// On matrix units: f16 operands, subgroups of one known size, and heads whose sums have a register each.
+    /// On matrix units: f16 operands, and subgroups of one known size.
     fn cooperative(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Option<Variant> {
         let (tile, subgroups) = (caps.cooperative?, caps.subgroups?);
-        let d_tiles = e.d.div_ceil(tile as usize) as u32;
-        // As attention_cooperative.wgsl declares it.
-        let (queries, keys, pitch) = (4 * tile, 32, d_tiles * tile + 8);
-        let halves = queries * pitch + keys * pitch + queries * (keys + 8);
-        let bytes = 2 * halves + 4 * queries * keys + 8 * 4 * subgroups.max;
         let is_f16 = aligned.types.iter().all(|ty| ty.dtype == DType::F16);
-        let fits = subgroups.min == subgroups.max
-            && subgroups.max >= tile
-            && d_tiles <= COOPERATIVE_D_TILES
-            && bytes <= caps.workgroup_bytes;
-        if !is_f16 || !fits {
+        if !is_f16 || subgroups.min != subgroups.max || subgroups.max < tile {
             return None;
         }
+        // As attention_cooperative.wgsl declares it.
+        let queries = 4 * tile;
+        let bytes = |d_tiles: u32| {
+            let (keys, pitch) = (32, d_tiles * tile + 8);
+            let halves = queries * pitch + keys * pitch + queries * (keys + 8);
+            2 * halves + 4 * queries * keys + 8 * 4 * subgroups.max
+        };
+        let d_tiles = e.d.div_ceil(tile as usize) as u32;
+        let slices = (1..=d_tiles).find(|slices| {
+            let of_slice = d_tiles.div_ceil(*slices);
+            of_slice <= COOPERATIVE_D_TILES && bytes(of_slice) <= caps.workgroup_bytes
+        })?;
         let shader = Shader::new("attention_cooperative")
             .with_subgroups()
             .flag(COOPERATIVE, true)
             .flag("COOPERATIVE_16", tile == 16)
             .constant("SUBGROUP", subgroups.max)
-            .constant("D_TILES", d_tiles);
-        Some(self.variant("attention_cooperative", shader, queries as usize, e, aligned, caps))
+            .constant("D_TILES", d_tiles.div_ceil(slices))
+            .constant("SLICES", slices);
+        let (queries, slices) = (queries as usize, slices as usize);
+        Some(self.variant(
+            Kernel { name: "attention_cooperative", shader, queries, slices },
+            e,
+            aligned,
+            caps,
+        ))
     }
 
     /// For adapters whose subgroups are 8 lanes wide.
@@ -276,7 +297,8 @@ impl Attention {
             .constant("TILES", TILES as u32)
             .constant("CHUNK", CHUNK as u32)
             .constant("DOT", DOT as u32);
-        let mut variant = self.variant("attention_lanes", shader, LANES_QUERIES, e, aligned, caps);
+        let kernel = Kernel { name: "attention_lanes", shader, queries: LANES_QUERIES, slices: 1 };
+        let mut variant = self.variant(kernel, e, aligned, caps);
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
         let quads = e.d.div_ceil(LANES);
         // Sums, and in a quad more the highest scores and the totals.
@@ -303,16 +325,9 @@ impl Attention {
         Ok(variant)
     }
 
-    /// A variant whose kernel has `block` queries to a workgroup; a dispatch has as many blocks as its work allows.
-    fn variant(
-        &self,
-        name: &'static str,
-        shader: Shader,
-        block: usize,
-        e: &Extents,
-        aligned: &Aligned,
-        caps: &Caps,
-    ) -> Variant {
+    /// The variant that `kernel` makes; a dispatch has as many blocks of queries as its work allows.
+    fn variant(&self, kernel: Kernel, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
+        let Kernel { name, shader, queries: block, slices } = kernel;
         let [q, k, v] = &aligned.types;
         let shader = shader
             .encoding("q", q.dtype)
@@ -327,7 +342,7 @@ impl Attention {
         params.extend(aligned.mask_strides);
         let [q, k, v, y] = aligned.operands;
         let blocks = e.queries.div_ceil(block);
-        let block_flops = 4 * (e.batch * self.heads * block * e.keys * e.d) as u64;
+        let block_flops = 2 * (e.batch * self.heads * block * e.keys * e.d * (1 + slices)) as u64;
         let most = (caps.max_dispatch_flops / block_flops.max(1)).max(1) as usize;
         let mut binds = vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)];
         binds.extend(self.mask.then(|| Bind::read(5, Operand::Input(3))));
@@ -335,7 +350,7 @@ impl Attention {
             shader: shader.clone(),
             binds: binds.clone(),
             params: params.iter().copied().chain([first as u32]).collect(),
-            grid: [most.min(blocks - first) as u32, self.heads as u32, e.batch as u32],
+            grid: [most.min(blocks - first) as u32, (self.heads * slices) as u32, e.batch as u32],
         });
         let (before, after) = (aligned.before.iter().cloned(), aligned.after.iter().cloned());
         let dispatches = before.chain(kernels).chain(after).collect();
@@ -534,7 +549,9 @@ impl Op for Attention {
             cases.push(Case::new(op, [f16([1, 9, 2 * d]), kv.clone(), kv]));
         }
         // Matrix units: several blocks of queries and keys, masks, shared heads, padded features.
-        for (d, causal) in [(40, false), (40, true), (64, false), (80, true)] {
+        for (d, causal) in
+            [(40, false), (40, true), (64, false), (80, true), (160, false), (330, true), (512, false)]
+        {
             let op = Attention { kv_heads: 2, causal, ..plain(4) };
             let kv = f16([2, 99, 2 * d]);
             cases.push(Case::new(op, [f16([2, 77, 4 * d]), kv.clone(), kv]));

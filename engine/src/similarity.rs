@@ -1,8 +1,12 @@
 //! How alike two pictures are.
 
+use std::thread;
+
 /// Pixels from the middle of SSIM's window to its edge, and the deviation of its weights: 11 x 11, 1.5.
 const RADIUS: usize = 5;
 const SIGMA: f64 = 1.5;
+/// Rows of windows that are compared at once.
+const BAND: usize = 64;
 /// What keeps SSIM's quotients from division by zero, for values up to 255.
 const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
 const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
@@ -45,25 +49,38 @@ fn ssim(a: &[u8], b: &[u8], width: usize) -> Option<f64> {
     if width <= 2 * RADIUS || height <= 2 * RADIUS {
         return None;
     }
-    let channels = [0, 1, 2].map(|channel| {
-        let plane =
-            |x: &[u8]| -> Vec<f64> { x.iter().skip(channel).step_by(3).map(|v| f64::from(*v)).collect() };
-        ssim_of_plane(&plane(a), &plane(b), width)
+    // In bands of windows, for what a window is compared by takes ten times the memory of the pictures.
+    let bands: Vec<usize> = (0..height - 2 * RADIUS).step_by(BAND).collect();
+    let sum_of = |first: &usize| -> f64 {
+        let rows = (BAND + 2 * RADIUS).min(height - first);
+        let bytes = 3 * width * first..3 * width * (first + rows);
+        (0..3).map(|channel| ssim_of_plane(&a[bytes.clone()], &b[bytes.clone()], channel, width)).sum()
+    };
+    let sum_of = &sum_of;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let sum: f64 = thread::scope(|scope| {
+        let parts = bands.chunks(bands.len().div_ceil(threads));
+        let workers: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.iter().map(sum_of).sum::<f64>())).collect();
+        workers.into_iter().map(|worker| worker.join().expect("sums do not panic")).sum()
     });
-    Some(channels.iter().sum::<f64>() / 3.0)
+    Some(sum / (3 * (height - 2 * RADIUS) * (width - 2 * RADIUS)) as f64)
 }
 
-fn ssim_of_plane(a: &[f64], b: &[f64], width: usize) -> f64 {
+/// The sum of SSIM over every window of one channel.
+fn ssim_of_plane(a: &[u8], b: &[u8], channel: usize, width: usize) -> f64 {
+    let plane = |x: &[u8]| -> Vec<f64> { x.iter().skip(channel).step_by(3).map(|v| f64::from(*v)).collect() };
     let product = |x: &[f64], y: &[f64]| -> Vec<f64> { x.iter().zip(y).map(|(x, y)| x * y).collect() };
     let blurred = |x: &[f64]| blurred(x, width);
-    let (mean_a, mean_b) = (blurred(a), blurred(b));
-    let (aa, bb, ab) = (blurred(&product(a, a)), blurred(&product(b, b)), blurred(&product(a, b)));
+    let (a, b) = (plane(a), plane(b));
+    let (mean_a, mean_b) = (blurred(&a), blurred(&b));
+    let (aa, bb, ab) = (blurred(&product(&a, &a)), blurred(&product(&b, &b)), blurred(&product(&a, &b)));
     let values = (0..mean_a.len()).map(|i| {
         let (ma, mb) = (mean_a[i], mean_b[i]);
         let (va, vb, cov) = (aa[i] - ma * ma, bb[i] - mb * mb, ab[i] - ma * mb);
         (2.0 * ma * mb + C1) * (2.0 * cov + C2) / ((ma * ma + mb * mb + C1) * (va + vb + C2))
     });
-    values.sum::<f64>() / mean_a.len() as f64
+    values.sum()
 }
 
 /// Weighted means over every window that lies in the picture.
@@ -71,14 +88,21 @@ fn blurred(x: &[f64], width: usize) -> Vec<f64> {
     let weight = |i: usize| (-0.5 * ((i as f64 - RADIUS as f64) / SIGMA).powi(2)).exp();
     let sum: f64 = (0..=2 * RADIUS).map(weight).sum();
     let weights: Vec<f64> = (0..=2 * RADIUS).map(|i| weight(i) / sum).collect();
-    let along = |x: &[f64], stride: usize, at: usize| -> f64 {
-        weights.iter().enumerate().map(|(i, weight)| weight * x[at + i * stride]).sum()
-    };
     let columns = width - 2 * RADIUS;
-    let rows = x.len() / width;
-    let horizontal: Vec<f64> =
-        (0..rows * columns).map(|i| along(x, 1, i / columns * width + i % columns)).collect();
-    (0..(rows - 2 * RADIUS) * columns).map(|i| along(&horizontal, columns, i)).collect()
+    // Adds `weight` times each value that is one offset away: a loop over neighbours, as processors like it.
+    let add = |to: &mut [f64], from: &[f64], weight: f64| {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += weight * from);
+    };
+    let mut horizontal = vec![0.0; x.len() / width * columns];
+    for (to, from) in horizontal.chunks_exact_mut(columns).zip(x.chunks_exact(width)) {
+        weights.iter().enumerate().for_each(|(i, weight)| add(to, &from[i..i + columns], *weight));
+    }
+    let mut windows = vec![0.0; (x.len() / width - 2 * RADIUS) * columns];
+    for (i, weight) in weights.iter().enumerate() {
+        let from = &horizontal[i * columns..i * columns + windows.len()];
+        add(&mut windows, from, *weight);
+    }
+    windows
 }
 
 #[cfg(test)]

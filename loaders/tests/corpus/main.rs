@@ -2,12 +2,15 @@
 //!
 //! A row is one file, or one folder, and what has to come of reading it. Whatever that is, a message is one
 //! line that names the file. `--nocapture` shows how many there are of each format.
+//!
+//! `tests/corpus/` of the workspace has the program read the same rows, a process for each.
 
 mod config;
 mod index;
 mod picture;
 #[path = "../made/png.rs"]
 mod png_file;
+mod row;
 mod safetensors;
 mod tokenizer;
 #[path = "../made/tokenizer.rs"]
@@ -19,61 +22,10 @@ use std::time::{Duration, Instant};
 
 use photogram_loaders::Error;
 
+use row::{Outcome, Row};
+
 /// How long a file may be read; a debug build on a busy machine included.
 const MAX_TIME: Duration = Duration::from_secs(5);
-
-/// What comes of reading a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
-    Malformed,
-    Unsupported,
-    Io,
-    NotFound,
-    Accepted,
-}
-
-impl Outcome {
-    fn of<T>(result: &Result<T, Error>) -> Self {
-        match result {
-            Ok(_) => Self::Accepted,
-            Err(Error::Malformed { .. }) => Self::Malformed,
-            Err(Error::Unsupported { .. }) => Self::Unsupported,
-            Err(Error::Io { .. }) => Self::Io,
-            Err(Error::NotFound { .. }) => Self::NotFound,
-            Err(other) => panic!("{other}"),
-        }
-    }
-}
-
-/// Files and what comes of reading them.
-struct Row {
-    name: &'static str,
-    /// Paths inside the folder, and bytes.
-    files: Vec<(String, Vec<u8>)>,
-    outcome: Outcome,
-    /// The file that the message names, inside the folder; empty for the folder itself.
-    at: String,
-    /// What the message says, or what is read if the file is accepted.
-    text: String,
-}
-
-impl Row {
-    /// A row of one file, which the message names.
-    fn file(name: &'static str, outcome: Outcome, file: &str, bytes: impl Into<Vec<u8>>, text: &str) -> Self {
-        Self { name, files: vec![(file.into(), bytes.into())], outcome, at: file.into(), text: text.into() }
-    }
-
-    /// The same row with another file beside.
-    fn beside(mut self, file: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self.files.push((file.into(), bytes.into()));
-        self
-    }
-
-    /// The same row whose message names `at`.
-    fn at(self, at: &str) -> Self {
-        Self { at: at.into(), ..self }
-    }
-}
 
 /// Reads each row's folder with `read`, which says what it found there.
 fn check(format: &str, at_least: usize, rows: &[Row], read: impl Fn(&Path) -> Result<String, Error>) {
@@ -84,12 +36,7 @@ fn check(format: &str, at_least: usize, rows: &[Row], read: impl Fn(&Path) -> Re
     for row in rows {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("model");
-        std::fs::create_dir(&folder).unwrap();
-        for (name, bytes) in &row.files {
-            let path = folder.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, bytes).unwrap();
-        }
+        row.write(&folder);
         let started = Instant::now();
         let result = read(&folder);
         let elapsed = started.elapsed();

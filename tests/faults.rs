@@ -1,12 +1,16 @@
-//! What becomes of a picture when the device fails: memory runs out, the device is lost, it does not do what it says.
+//! What becomes of a picture when the device fails: memory runs out, the device is lost, it hangs, it does not do what it says.
 //!
 //! `FAULTS=all` has every allocation and submission fail, not some.
 
 use std::time::{Duration, Instant};
 
-use engine::device::{FaultPlan, Gpu, GpuOptions};
+use engine::device::{DeviceError, FaultPlan, Gpu, GpuOptions, Program};
+use engine::graph::{Graph, Rate};
 use engine::pipelines::{Model, Pipeline, Precision};
+use engine::plan::{Choice, build_plan};
 use engine::{Error, ErrorKind};
+use kernels::TensorType;
+use kernels::ops::MatMul;
 use photogram_tests::{draw_tiny, fixture, gpu_with};
 use pollster::block_on;
 
@@ -76,6 +80,67 @@ fn whenever_the_device_is_lost_the_picture_ends_with_an_error() {
         lost += 1;
     }
     println!("{lost} submissions lost the device, of {submissions}");
+}
+
+/// Long enough for a device that works, and short enough to wait for it often.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+#[test]
+fn whenever_the_device_hangs_the_picture_ends_with_an_error() {
+    let Some((_, _, [_, submissions])) = undisturbed() else { return };
+    let mut hung = 0;
+    for number in (0..submissions).step_by(every(5)) {
+        let gpu = gpu_with(GpuOptions::default()).expect("it was there before");
+        gpu.arm(FaultPlan {
+            hang_at_submission: Some(number),
+            patience: Some(PATIENCE),
+            ..FaultPlan::default()
+        });
+        let mut pipeline = pipeline(&gpu);
+        let error = drawn(&mut pipeline).err();
+        let error = error.unwrap_or_else(|| panic!("submission {number}: a device that hangs drew a picture"));
+        assert_eq!(error.kind(), ErrorKind::Gpu, "submission {number}: {error}");
+        assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "submission {number}: {error}");
+        // Nobody waits for it again.
+        let again = Instant::now();
+        let error = drawn(&mut pipeline).err().expect("it is still hung");
+        assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "submission {number}: {error}");
+        assert!(again.elapsed() < Duration::from_secs(1), "submission {number}: {:?}", again.elapsed());
+        hung += 1;
+    }
+    println!("{hung} submissions hung, of {submissions}");
+}
+
+#[test]
+fn a_device_that_hangs_is_not_waited_for_when_it_is_left() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let mut graph = Graph::new();
+    let types = [TensorType::f32([1024, 4096]), TensorType::f32([4096, 2048]).in_strips()];
+    let ids = types.each_ref().map(|ty| graph.input("x", ty.clone(), Rate::Step));
+    let product = graph.apply("product", MatMul::default(), &ids).expect("operands fit");
+    graph.output(product);
+    let inputs = types.map(|ty| gpu.allocate("x", ty).expect("room"));
+    let to = gpu.allocate("product", graph.ty(product).clone()).expect("room");
+    let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("small");
+    let program = Program::compile(&gpu, plan, Vec::new()).expect("it compiles");
+    let run = || block_on(program.run(&gpu, &[Rate::Step], &inputs, std::slice::from_ref(&to)));
+    let multiplied = || {
+        run().expect("nothing fails");
+        block_on(gpu.read(&to)).expect("nothing fails");
+    };
+    multiplied();
+    let started = Instant::now();
+    multiplied();
+    let whole = started.elapsed();
+
+    gpu.arm(FaultPlan { hang_at_submission: Some(0), patience: Some(PATIENCE), ..FaultPlan::default() });
+    // A fast device's submissions are long: nothing has to be waited for in one run.
+    let error = (0..4).find_map(|_| run().err()).expect("it hangs");
+    assert!(matches!(error, DeviceError::Hung { .. }), "{error}");
+    let left = Instant::now();
+    drop((program, inputs, to, gpu));
+    println!("left after {:?}; the work takes {whole:?}", left.elapsed());
+    assert!(left.elapsed() < Duration::from_millis(5) + whole / 8, "{:?} of {whole:?}", left.elapsed());
 }
 
 #[test]

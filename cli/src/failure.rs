@@ -116,6 +116,9 @@ fn hint(error: &Error) -> Option<String> {
             Some(driver_hint().to_owned())
         }
         Error::Device(DeviceError::NoAdapter { .. }) => Some("`photogram devices` lists them".to_owned()),
+        Error::Device(DeviceError::Hung { .. }) => {
+            Some("another program may keep it busy, or its driver is stuck: --adapter takes another one".to_owned())
+        }
         Error::Device(DeviceError::OutOfMemory { .. }) => {
             Some("a smaller --width and --height, or --precision f16, needs less".to_owned())
         }
@@ -162,7 +165,11 @@ mod tests {
             loaders::Error::Output { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() };
         assert_eq!(load(full), Code::Output);
         let device = |error| Failure::from(Error::Device(error)).code;
-        assert_eq!(device(DeviceError::Lost { reason: "hung".into() }), Code::Gpu);
+        assert_eq!(device(DeviceError::Lost { reason: "reset".into() }), Code::Gpu);
+        let hung = DeviceError::Hung { waited: std::time::Duration::from_millis(299_500) };
+        let hung = Failure::from(Error::Device(hung));
+        assert_eq!(hung.code, Code::Gpu);
+        assert_eq!(hung.message, "GPU hung: it has not finished what it was given for 300 s");
         assert_eq!(
             device(DeviceError::OutOfMemory { label: "x".into(), bytes: 2, held: 1 }),
             Code::OutOfMemory

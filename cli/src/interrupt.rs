@@ -25,8 +25,9 @@ pub(crate) fn install() {
     drop(installed);
 }
 
-/// Ends the process without what usually runs at its end: a driver's handlers would meet its own threads at work.
-fn end(code: i32) -> ! {
+/// Ends the process without what usually runs at its end: a driver's handlers would meet its own threads at work, or wait for
+/// them.
+pub(crate) fn end(code: i32) -> ! {
     #[cfg(unix)]
     signal_hook::low_level::exit(code);
     #[cfg(not(unix))]

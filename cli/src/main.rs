@@ -27,7 +27,7 @@ mod trace;
 use std::process::ExitCode;
 
 use args::Command;
-use failure::Failure;
+use failure::{Code, Failure};
 
 fn main() -> ExitCode {
     headless::leave_out_device_selection();
@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report::print_failure(&failure);
+            if failure.code == Code::Gpu {
+                // Its driver may wait for a device that never answers.
+                interrupt::end(Code::Gpu as i32);
+            }
             ExitCode::from(failure.code as u8)
         }
     }

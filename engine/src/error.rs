@@ -104,9 +104,10 @@ impl Error {
             Error::Device(error) => match error {
                 DeviceError::OutOfMemory { .. } => ErrorKind::OutOfMemory,
                 DeviceError::Refused { .. } => ErrorKind::Internal,
-                DeviceError::NoAdapter { .. } | DeviceError::NotOpened { .. } | DeviceError::Lost { .. } => {
-                    ErrorKind::Gpu
-                }
+                DeviceError::NoAdapter { .. }
+                | DeviceError::NotOpened { .. }
+                | DeviceError::Lost { .. }
+                | DeviceError::Hung { .. } => ErrorKind::Gpu,
             },
             Error::NoRoom { .. } => ErrorKind::OutOfMemory,
             Error::NotFinite { .. } => ErrorKind::NotFinite,

@@ -1,5 +1,7 @@
 //! What can go wrong on a device.
 
+use std::time::Duration;
+
 /// A failure of the device, not of what it was asked to do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -34,6 +36,12 @@ pub enum DeviceError {
     Lost {
         /// The driver's words.
         reason: String,
+    },
+    /// Nothing that the device was given has finished for long.
+    #[error("GPU hung: it has not finished what it was given for {} s", .waited.as_secs_f64().ceil())]
+    Hung {
+        /// How long.
+        waited: Duration,
     },
     /// wgpu refused a call: a bug here.
     #[error("internal: {message}")]

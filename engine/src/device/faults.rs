@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What is to go wrong. Nothing, by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub struct FaultPlan {
     pub lose_at_submission: Option<u64>,
     /// The submission, counted from 0, that the device says it did and did not.
     pub skip_submission: Option<u64>,
+    /// The submission, counted from 0, from which on nothing seems to finish.
+    pub hang_at_submission: Option<u64>,
+    /// How long a device may finish nothing before it counts as hung, if not as long as usual.
+    pub patience: Option<Duration>,
 }
 
 /// A plan and how far it has come.
@@ -31,6 +36,8 @@ pub(super) enum Fate {
     Skipped,
     /// The device is lost before.
     Lost,
+    /// It runs, and nobody learns that it has.
+    Hung,
 }
 
 impl Faults {
@@ -58,8 +65,23 @@ impl Faults {
         match () {
             () if self.plan().lose_at_submission == number => Fate::Lost,
             () if self.plan().skip_submission == number => Fate::Skipped,
+            () if self.hangs(number) => Fate::Hung,
             () => Fate::Done,
         }
+    }
+
+    /// What becomes of a submission of nothing, which is not counted.
+    pub(super) fn fate_of_nothing(&self) -> Fate {
+        let last = self.submissions.load(Ordering::Relaxed).checked_sub(1);
+        if self.hangs(last) { Fate::Hung } else { Fate::Done }
+    }
+
+    fn hangs(&self, number: Option<u64>) -> bool {
+        self.plan().hang_at_submission.is_some_and(|first| number.is_some_and(|number| number >= first))
+    }
+
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.plan().patience
     }
 
     /// Allocations and submissions so far.

@@ -21,6 +21,10 @@ use crate::tuning::Choices;
 
 /// How long one wait lasts before the device is looked at again.
 const POLL: Duration = Duration::from_millis(250);
+/// How long a device may finish nothing before it counts as hung. A wait is for three submissions at most, of a second each on a
+/// slow software adapter: a machine that is a hundred times as busy does not use it up. Drivers' own watchdogs end a GPU's
+/// work after some seconds.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Waits in which wgpu may panic before the device counts as lost.
 const MAX_PANICS: usize = 3;
 /// Submissions that may be unfinished at once.
@@ -50,8 +54,10 @@ struct Inner {
     /// Submissions that may still run, oldest first.
     in_flight: Mutex<VecDeque<InFlight>>,
     pace: Mutex<Pace>,
-    /// That the device is lost.
+    /// That the device is lost, or hangs.
     loss: Arc<OnceLock<DeviceError>>,
+    /// Waits that have ended well.
+    finished: AtomicU64,
     /// The first call that wgpu refused outside of every scope.
     refusal: Arc<OnceLock<DeviceError>>,
     held_bytes: Arc<AtomicU64>,
@@ -65,9 +71,17 @@ struct Inner {
     allocations: AtomicU64,
 }
 
+/// What the queue was given at once.
+#[derive(Clone)]
+pub(super) struct Submission {
+    index: wgpu::SubmissionIndex,
+    /// On purpose: [`FaultPlan::hang_at_submission`].
+    hangs: bool,
+}
+
 /// A submission that may still run.
 struct InFlight {
-    index: wgpu::SubmissionIndex,
+    submission: Submission,
     flops: u64,
     submitted: Instant,
 }
@@ -307,6 +321,7 @@ impl Gpu {
                 in_flight: Mutex::default(),
                 pace: Mutex::new(pace),
                 loss,
+                finished: AtomicU64::new(0),
                 refusal,
                 held_bytes: Arc::default(),
                 peak_bytes: AtomicU64::new(0),
@@ -449,17 +464,32 @@ impl Gpu {
     /// Waits until `submission` has run.
     ///
     /// # Errors
-    /// [`DeviceError::Lost`], also where wgpu panics because of a lost device.
-    pub(super) async fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), DeviceError> {
-        let mut panics = 0;
+    /// [`DeviceError::Lost`], also where wgpu panics because of a lost device; [`DeviceError::Hung`].
+    pub(super) async fn wait(&self, submission: Submission) -> Result<(), DeviceError> {
+        let finished = || self.inner.finished.load(Ordering::Relaxed);
+        let patience = self.inner.faults.patience().unwrap_or(PATIENCE);
+        let (mut panics, mut waited, mut finished_before) = (0, Duration::ZERO, finished());
         loop {
-            let poll =
-                wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(POLL) };
-            let polled = catch_unwind(AssertUnwindSafe(|| self.inner.device.poll(poll)));
+            let timeout = POLL.min(patience);
+            let started = Instant::now();
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(&submission, timeout)));
             self.check()?;
             match polled {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(wgpu::PollError::Timeout)) => {}
+                Ok(Ok(_)) => {
+                    self.inner.finished.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Ok(Err(wgpu::PollError::Timeout)) => {
+                    if finished() != finished_before {
+                        (waited, finished_before) = (Duration::ZERO, finished());
+                        continue;
+                    }
+                    // A process that was stopped for long has not waited for long.
+                    waited += started.elapsed().min(timeout);
+                    if waited >= patience {
+                        return Err(self.give_up(waited));
+                    }
+                }
                 Ok(Err(other)) => {
                     self.hear_of_loss();
                     self.check()?;
@@ -473,16 +503,41 @@ impl Gpu {
         }
     }
 
+    fn poll(
+        &self,
+        submission: &Submission,
+        timeout: Duration,
+    ) -> Result<wgpu::PollStatus, wgpu::PollError> {
+        let poll = wgpu::PollType::Wait {
+            submission_index: Some(submission.index.clone()),
+            timeout: Some(timeout),
+        };
+        let polled = self.inner.device.poll(poll);
+        if !submission.hangs {
+            return polled;
+        }
+        std::thread::sleep(timeout);
+        Err(wgpu::PollError::Timeout)
+    }
+
+    /// The device counts as lost from here on.
+    fn give_up(&self, waited: Duration) -> DeviceError {
+        let hung = self.inner.loss.get_or_init(|| DeviceError::Hung { waited }).clone();
+        // Dropping the last handle of a queue waits for its work, for ever.
+        std::mem::forget(self.inner.queue.clone());
+        hung
+    }
+
     /// Notes a submission of `flops` floating-point operations, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the
     /// host must not run ahead of an interrupt, nor of memory.
-    pub(super) async fn throttle(&self, index: wgpu::SubmissionIndex, flops: u64) -> Result<(), DeviceError> {
+    pub(super) async fn throttle(&self, submission: Submission, flops: u64) -> Result<(), DeviceError> {
         let oldest = {
             let mut queue = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.push_back(InFlight { index, flops, submitted: Instant::now() });
+            queue.push_back(InFlight { submission, flops, submitted: Instant::now() });
             if queue.len() > MAX_IN_FLIGHT { queue.pop_front() } else { None }
         };
-        let Some(InFlight { index, flops, submitted }) = oldest else { return Ok(()) };
-        self.wait(index).await?;
+        let Some(InFlight { submission, flops, submitted }) = oldest else { return Ok(()) };
+        self.wait(submission).await?;
         self.pace().note(flops, submitted, Instant::now());
         Ok(())
     }
@@ -510,15 +565,23 @@ impl Gpu {
     }
 
     /// Gives the queue a list of commands to run.
-    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
-        match self.inner.faults.fate_of_submission() {
-            Fate::Done => self.inner.queue.submit([commands]),
+    pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Submission {
+        let fate = self.inner.faults.fate_of_submission();
+        let index = match fate {
+            Fate::Done | Fate::Hung => self.inner.queue.submit([commands]),
             Fate::Skipped => self.inner.queue.submit([]),
             Fate::Lost => {
                 self.inner.device.destroy();
                 self.inner.queue.submit([])
             }
-        }
+        };
+        Submission { index, hangs: fate == Fate::Hung }
+    }
+
+    /// Gives the queue nothing, which is done once everything before it is.
+    pub(super) fn submit_nothing(&self) -> Submission {
+        let hangs = self.inner.faults.fate_of_nothing() == Fate::Hung;
+        Submission { index: self.inner.queue.submit([]), hangs }
     }
 
     /// Has other things go wrong from here on: for tests of what happens then.

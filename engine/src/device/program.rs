@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kernels::{Bind, DType, TensorType};
 
 use super::error::DeviceError;
-use super::gpu::{DeviceTensor, Gpu, PARAMS_STRIDE};
+use super::gpu::{DeviceTensor, Gpu, PARAMS_STRIDE, Submission};
 use super::pipelines::Pipeline;
 use crate::graph::Rate;
 use crate::plan::{Place, Plan, PlanStep};
@@ -155,7 +155,7 @@ impl Program {
         batch: &[usize],
         inputs: &[DeviceTensor],
         outputs: &[DeviceTensor],
-    ) -> Result<wgpu::SubmissionIndex, DeviceError> {
+    ) -> Result<Submission, DeviceError> {
         let groups = self.groups(gpu, batch, inputs, outputs)?;
         gpu.checked(|| {
             let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kernels::TensorType;
 
 use super::error::DeviceError;
-use super::gpu::{DeviceTensor, Gpu};
+use super::gpu::{DeviceTensor, Gpu, Submission};
 use super::program::Program;
 use crate::graph::Rate;
 
@@ -152,7 +152,7 @@ impl Program {
         inputs: &[DeviceTensor],
         outputs: &[DeviceTensor],
         to: &DeviceTensor,
-    ) -> Result<wgpu::SubmissionIndex, DeviceError> {
+    ) -> Result<Submission, DeviceError> {
         let groups = self.groups(gpu, batch, inputs, outputs)?;
         let n_queries = 2 * batch.len() as u32;
         let inside = gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);

@@ -158,7 +158,7 @@ impl Gpu {
             set_done.store(true, Ordering::Release);
         });
         while !done.load(Ordering::Acquire) {
-            let submission = self.queue().submit([]);
+            let submission = self.submit_nothing();
             self.wait(submission).await?;
         }
         if failed.load(Ordering::Acquire) {

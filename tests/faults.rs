@@ -98,7 +98,8 @@ fn whenever_the_device_hangs_the_picture_ends_with_an_error() {
         });
         let mut pipeline = pipeline(&gpu);
         let error = drawn(&mut pipeline).err();
-        let error = error.unwrap_or_else(|| panic!("submission {number}: a device that hangs drew a picture"));
+        let error =
+            error.unwrap_or_else(|| panic!("submission {number}: a device that hangs drew a picture"));
         assert_eq!(error.kind(), ErrorKind::Gpu, "submission {number}: {error}");
         assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "submission {number}: {error}");
         // Nobody waits for it again.

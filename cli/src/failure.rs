@@ -116,9 +116,10 @@ fn hint(error: &Error) -> Option<String> {
             Some(driver_hint().to_owned())
         }
         Error::Device(DeviceError::NoAdapter { .. }) => Some("`photogram devices` lists them".to_owned()),
-        Error::Device(DeviceError::Hung { .. }) => {
-            Some("another program may keep it busy, or its driver is stuck: --adapter takes another one".to_owned())
-        }
+        Error::Device(DeviceError::Hung { .. }) => Some(
+            "another program may keep it busy, or its driver is stuck: --adapter takes another one"
+                .to_owned(),
+        ),
         Error::Device(DeviceError::OutOfMemory { .. }) => {
             Some("a smaller --width and --height, or --precision f16, needs less".to_owned())
         }

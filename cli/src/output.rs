@@ -46,11 +46,12 @@ fn numbered(pattern: &str, number: usize) -> Option<String> {
     None
 }
 
-/// Whether a file can be written at `path`; nothing is left there.
+/// Whether a file can be written at `path`; nothing is left there, nor what processes left that were killed long ago.
 ///
 /// # Errors    [`Code::Output`]
 pub(crate) fn check_writable(path: &Path) -> Result<(), Failure> {
     let mut opened = false;
+    loaders::remove_abandoned(path);
     let _whole = interrupt::writing();
     // Failing after the temporary file is open removes it and leaves what stands at `path`.
     let result = write_with(path, |_| {

@@ -5,6 +5,7 @@ use std::path::Path;
 use engine::device::{Gpu, Traced};
 use serde_json::{Value, json};
 
+use crate::failure::Failure;
 use crate::metadata::SOFTWARE;
 use crate::output::write_json;
 use crate::report::Report;
@@ -14,18 +15,25 @@ pub(crate) struct Ranges<'a> {
     gpu: Gpu,
     path: &'a Path,
     report: &'a Report,
+    is_written: bool,
 }
 
 impl<'a> Ranges<'a> {
     /// Traces what runs on `gpu` from here on.
     pub(crate) fn begin(gpu: &Gpu, path: &'a Path, report: &'a Report) -> Self {
         gpu.trace(false);
-        Ranges { gpu: gpu.clone(), path, report }
+        Ranges { gpu: gpu.clone(), path, report, is_written: false }
     }
-}
 
-impl Drop for Ranges<'_> {
-    fn drop(&mut self) {
+    /// Ends the trace.
+    ///
+    /// # Errors    [`crate::failure::Code::Output`]
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), Failure> {
+        self.is_written = true;
         let ranges: Vec<Value> = self.gpu.end_trace().iter().map(as_json).collect();
         let value = json!({
             "version": SOFTWARE,
@@ -33,9 +41,19 @@ impl Drop for Ranges<'_> {
             "driver": self.gpu.driver(),
             "ranges": ranges,
         });
-        match write_json(self.path, &value) {
-            Ok(()) => self.report.note(&format!("{}: {} results", self.path.display(), ranges.len())),
-            Err(failure) => self.report.note(&failure.message),
+        write_json(self.path, &value)?;
+        self.report.note(&format!("{}: {} results", self.path.display(), ranges.len()));
+        Ok(())
+    }
+}
+
+impl Drop for Ranges<'_> {
+    /// The command ends with another failure, which comes first.
+    fn drop(&mut self) {
+        if !self.is_written
+            && let Err(failure) = self.write()
+        {
+            self.report.note(&failure.message);
         }
     }
 }

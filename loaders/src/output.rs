@@ -3,8 +3,14 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::Error;
+
+/// How names of temporary files begin and end.
+const TEMPORARY: (&str, &str) = (".photogram-", ".tmp");
+/// How long ago a temporary file was last written to that nobody writes to any more. Clocks of other machines may be hours off.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Writes what `fill` writes to a temporary file beside `path`, which then takes its place.
 ///
@@ -30,6 +36,34 @@ pub fn create_folder(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Output { path: path.display().to_string(), source })
 }
 
+/// Removes what processes left beside `path` that were killed while they wrote: temporary files to which nothing was written for
+/// a day. One that cannot be removed stays.
+pub fn remove_abandoned(path: &Path) {
+    let names = folder_of(path).read_dir().into_iter().flatten().flatten();
+    for entry in names {
+        let name = entry.file_name();
+        let is_ours =
+            name.to_str().is_some_and(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1));
+        if !is_ours {
+            continue;
+        }
+        let written =
+            entry.metadata().ok().filter(fs::Metadata::is_file).and_then(|file| file.modified().ok());
+        let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
+        if age.is_some_and(|age| age >= ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The folder that `path` lies in.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
 fn try_write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(target) if target.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
@@ -49,16 +83,12 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     if path.file_name().is_none() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".photogram-").suffix(".tmp");
+    builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     // Dropped on any error below, the temporary file removes itself.
-    let temporary = builder.tempfile_in(folder)?;
+    let temporary = builder.tempfile_in(folder_of(path))?;
     let mut out = BufWriter::new(temporary);
     fill(&mut out)?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -113,6 +143,30 @@ mod tests {
         write_bytes(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names_in(folder.path()), ["picture.png"]);
+    }
+
+    #[test]
+    fn what_the_killed_left_is_removed_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        for (name, hours) in [
+            (".photogram-old.tmp", 25),
+            (".photogram-fresh.tmp", 23),
+            (".photogram-old.png", 25),
+            ("photogram-old.tmp", 25),
+        ] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(now - Duration::from_secs(hours * 60 * 60)).unwrap();
+        }
+        fs::create_dir(folder.path().join(".photogram-folder.tmp")).unwrap();
+        remove_abandoned(&folder.path().join("picture.png"));
+        remove_abandoned(&folder.path().join("absent/picture.png"));
+        let mut left = names_in(folder.path());
+        left.sort();
+        assert_eq!(
+            left,
+            [".photogram-folder.tmp", ".photogram-fresh.tmp", ".photogram-old.png", "photogram-old.tmp"]
+        );
     }
 
     #[test]

@@ -11,3 +11,5 @@ mod profile;
 mod refusals;
 mod support;
 mod validate;
+#[cfg(unix)]
+mod writes;

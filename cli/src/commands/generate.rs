@@ -104,7 +104,7 @@ pub(crate) async fn draw(
     let mut pipeline = Pipeline::new(gpu.clone(), model);
     limit_memory(&mut pipeline, &args.memory);
     // Written whatever comes of the picture: that is what it is for.
-    let _ranges = args.trace_ranges.as_ref().map(|path| Ranges::begin(&gpu, path, report));
+    let ranges = args.trace_ranges.as_ref().map(|path| Ranges::begin(&gpu, path, report));
     let encoding = Instant::now();
     pipeline.condition(&request).await?;
     let encode = encoding.elapsed();
@@ -145,7 +145,7 @@ pub(crate) async fn draw(
         let stats = drawing.stats(&pipeline, &request, started.elapsed())?;
         write_json(path, &stats)?;
     }
-    Ok(())
+    ranges.map_or(Ok(()), Ranges::end)
 }
 
 /// What the pictures of a batch share.

@@ -503,15 +503,9 @@ impl Gpu {
         }
     }
 
-    fn poll(
-        &self,
-        submission: &Submission,
-        timeout: Duration,
-    ) -> Result<wgpu::PollStatus, wgpu::PollError> {
-        let poll = wgpu::PollType::Wait {
-            submission_index: Some(submission.index.clone()),
-            timeout: Some(timeout),
-        };
+    fn poll(&self, submission: &Submission, timeout: Duration) -> Result<wgpu::PollStatus, wgpu::PollError> {
+        let poll =
+            wgpu::PollType::Wait { submission_index: Some(submission.index.clone()), timeout: Some(timeout) };
         let polled = self.inner.device.poll(poll);
         if !submission.hangs {
             return polled;

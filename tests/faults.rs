@@ -65,6 +65,35 @@ fn whichever_allocation_fails_the_next_picture_is_drawn() {
 }
 
 #[test]
+fn what_a_device_held_when_its_memory_ran_out_is_a_limit_to_work_within() {
+    let Some((gpu, expected, [allocations, _])) = undisturbed() else { return };
+    let (mut drawn_within, mut refused) = (0, 0);
+    for number in (0..allocations).step_by(every(40)) {
+        let mut pipeline = pipeline(&gpu);
+        gpu.arm(FaultPlan { fail_allocation: Some(number), ..FaultPlan::default() });
+        let Err(Error::Device(DeviceError::OutOfMemory { held, .. })) = drawn(&mut pipeline) else {
+            panic!("allocation {number} does not fail")
+        };
+        gpu.arm(FaultPlan::default());
+        pipeline.limit(Some(held));
+        match drawn(&mut pipeline) {
+            Ok(picture) => {
+                assert!(picture == expected, "allocation {number}");
+                drawn_within += 1;
+            }
+            Err(Error::NoRoom { limit, least, .. }) => {
+                assert!(limit == held && least > held, "allocation {number}: {held} of {least}");
+                refused += 1;
+            }
+            Err(error) => panic!("allocation {number}, within {held} bytes: {error}"),
+        }
+        pipeline.limit(None);
+    }
+    println!("{drawn_within} drawn within what was held, {refused} refused beforehand");
+    assert!(drawn_within > 0 && refused > 0);
+}
+
+#[test]
 fn whenever_the_device_is_lost_the_picture_ends_with_an_error() {
     let Some((_, _, [_, submissions])) = undisturbed() else { return };
     assert!(submissions > 10, "{submissions}");

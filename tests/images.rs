@@ -217,8 +217,13 @@ fn the_host_does_not_run_ahead_of_the_device() {
 }
 
 /// On a device of its own, for peaks are a device's: what was foretold, the most bytes there were, and the picture.
-fn within(limit: Option<u64>, tile: Option<usize>, request: &Request) -> Option<(Budget, u64, Vec<u8>)> {
-    let gpu = gpu_with(GpuOptions::default())?;
+fn within_with(
+    options: GpuOptions,
+    limit: Option<u64>,
+    tile: Option<usize>,
+    request: &Request,
+) -> Option<(Budget, u64, Vec<u8>)> {
+    let gpu = gpu_with(options)?;
     let mut pipeline = Pipeline::new(gpu.clone(), built_in());
     pipeline.limit(limit);
     tile.into_iter().for_each(|edge| pipeline.tile(edge));
@@ -228,8 +233,14 @@ fn within(limit: Option<u64>, tile: Option<usize>, request: &Request) -> Option<
     assert_eq!(image, drawn(&mut pipeline, request).to_rgb8());
     let found = gpu.peak_bytes();
     println!("{:?}: {} bytes foretold, {found} found", budget.residency, budget.peak_bytes);
+    assert!(found <= budget.peak_bytes, "{budget:?}");
     assert!((budget.peak_bytes as f64 / found as f64 - 1.0).abs() < 0.05, "{budget:?}");
     Some((budget, found, image))
+}
+
+/// [`within_with`] an adapter's own features.
+fn within(limit: Option<u64>, tile: Option<usize>, request: &Request) -> Option<(Budget, u64, Vec<u8>)> {
+    within_with(GpuOptions::default(), limit, tile, request)
 }
 
 #[test]
@@ -237,6 +248,8 @@ fn a_limit_of_memory_is_kept_and_was_foretold() {
     let request = Request { size: PixelSize { width: 192, height: 192 }, ..request("ddim", 7) };
     let Some((whole, _, expected)) = within(None, None, &request) else { return };
     assert!(whole.residency.keeps_denoiser && whole.residency.tile.is_none());
+    let plain = GpuOptions { webgpu_only: true, ..GpuOptions::default() };
+    within_with(plain, None, None, &request).expect("it was there before");
 
     let limit = whole.peak_bytes - whole.peak_bytes / 8;
     let (less, found, image) = within(Some(limit), None, &request).expect("it was there before");

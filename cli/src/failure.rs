@@ -3,10 +3,13 @@
 use std::fmt::Display;
 
 use engine::device::DeviceError;
+use engine::pipelines::{PixelSize, Room};
 use engine::samplers::SamplerError;
 use engine::validate::ValidateError;
 use engine::{Error, ErrorKind};
 use loaders::terminal::escaped;
+
+use crate::tables::bytes;
 
 /// The program's exit codes; success is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,12 +123,8 @@ fn hint(error: &Error) -> Option<String> {
             "another program may keep it busy, or its driver is stuck: --adapter takes another one"
                 .to_owned(),
         ),
-        Error::Device(DeviceError::OutOfMemory { .. }) => {
-            Some("a smaller --width and --height, or --precision f16, needs less".to_owned())
-        }
-        Error::NoRoom { .. } => {
-            Some("a larger --max-vram, a smaller --width and --height, or --precision f16".to_owned())
-        }
+        Error::Device(DeviceError::OutOfMemory { held, .. }) => Some(held_hint(*held)),
+        Error::NoRoom { least, size, smaller, .. } => Some(room_hint(*size, *least, smaller.as_ref())),
         Error::Plan(_) => Some("a smaller --width and --height may fit".to_owned()),
         Error::NotFinite { .. } => Some(
             "either weights are not finite, or f16 overflows: --precision f32 has the larger range"
@@ -133,6 +132,33 @@ fn hint(error: &Error) -> Option<String> {
         ),
         _ => None,
     }
+}
+
+/// What there is room for, where a picture of `size` takes `least` bytes.
+pub(crate) fn room_hint(size: PixelSize, least: u64, smaller: Option<&Room>) -> String {
+    let needs = format!("{size} needs --max-vram {}", flag_size(least, u64::div_ceil));
+    match smaller {
+        Some(Room { size, peak_bytes }) => format!("{size} would fit in {}; {needs}", bytes(*peak_bytes)),
+        None => format!("{needs}; no smaller size would fit, --precision f16 may"),
+    }
+}
+
+/// What can be done where a device had no more than `held` bytes.
+fn held_hint(held: u64) -> String {
+    let less = "a smaller --width and --height, or --precision f16, needs less";
+    if held < KIB {
+        return less.to_owned();
+    }
+    let limit = flag_size(held, |held, unit| held / unit);
+    format!("it held {} by then: --max-vram {limit} keeps less there; {less}", bytes(held))
+}
+
+const KIB: u64 = 1 << 10;
+
+/// About so many bytes as --max-vram takes them: whole units of at most 1 %, divided as `divided` does.
+fn flag_size(bytes: u64, divided: fn(u64, u64) -> u64) -> String {
+    let (unit, name) = if bytes < 100 * KIB * KIB { (KIB, "K") } else { (KIB * KIB, "M") };
+    format!("{}{name}", divided(bytes, unit))
 }
 
 /// How to get an adapter.
@@ -178,6 +204,28 @@ mod tests {
         assert_eq!(device(DeviceError::Refused { message: "x".into() }), Code::Bug);
         let not_finite = Error::NotFinite { stage: "latent".into(), count: 1, total: 4 };
         assert_eq!(Failure::from(not_finite).code, Code::NotFinite);
+    }
+
+    #[test]
+    fn a_hint_names_sizes_that_do() {
+        let size = PixelSize { width: 512, height: 256 };
+        let smaller = Room { size: PixelSize { width: 384, height: 192 }, peak_bytes: 5 << 28 };
+        let least = (1946 << 20) - 1;
+        let error = Error::NoRoom { limit: 1, least, phase: "decoder".into(), size, smaller: Some(smaller) };
+        let hint = Failure::from(error).hint;
+        assert_eq!(hint.as_deref(), Some("384x192 would fit in 1.2 GiB; 512x256 needs --max-vram 1946M"));
+        assert_eq!(
+            room_hint(size, (100 << 20) - 1, None),
+            "512x256 needs --max-vram 102400K; no smaller size would fit, --precision f16 may"
+        );
+        let full = |held| {
+            Failure::from(DeviceError::OutOfMemory { label: "x".into(), bytes: 9, held }).hint.unwrap()
+        };
+        assert!(
+            full((200 << 20) - 1)
+                .starts_with("it held 200.0 MiB by then: --max-vram 199M keeps less there; a")
+        );
+        assert!(full(1_023).starts_with("a smaller --width"));
     }
 
     #[test]

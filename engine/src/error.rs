@@ -4,6 +4,7 @@ use kernels::OpError;
 
 use crate::device::DeviceError;
 use crate::graph::GraphError;
+use crate::pipelines::{PixelSize, Room};
 use crate::plan::PlanError;
 use crate::samplers::SamplerError;
 use crate::validate::ValidateError;
@@ -45,6 +46,10 @@ pub enum Error {
         least: u64,
         /// What takes them.
         phase: String,
+        /// The picture's size.
+        size: PixelSize,
+        /// What there is room for instead.
+        smaller: Option<Room>,
     },
     /// Values that are infinite or not a number.
     #[error("{stage}: {count} of {total} values are not finite")]

@@ -130,6 +130,40 @@ fn a_plan_foretells_what_a_picture_takes() {
         &[&["generate", "-p", "x"][..], &shape].concat(),
         &[(&["--max-vram", "200K"][..], 5, &["out of GPU memory", "204800 are allowed"][..])],
     );
+    // What the hint says works.
+    for limit in ["300K", "2M"] {
+        let size = ["-m", "model", "-W", "256", "-H", "128"];
+        let output = run(folder.path(), &[&["plan"][..], &size, &["--max-vram", limit]].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{stderr}");
+        let drawn = run(
+            folder.path(),
+            &[&["generate", "-p", "x", "--steps", "1", "--max-vram", limit][..], &size].concat(),
+        );
+        let hint = text(&drawn.stderr).lines().nth(1).expect("a hint").to_owned();
+        assert!(stderr.ends_with(&format!("{hint}\n")), "{stderr} {hint}");
+        let hint = hint.strip_prefix("hint: ").expect("a hint");
+        let (smaller, needed) = hint.split_once("; ").expect("two things to do");
+        let needed =
+            [smaller, needed].into_iter().find_map(|part| part.strip_prefix("256x128 needs --max-vram "));
+        println!("{limit}: {hint}");
+        let drawn = |limit: &str, width: &str, height: &str| {
+            let words = ["-m", "model", "-W", width, "-H", height, "--max-vram", limit, "-o", "fits.png"];
+            run(folder.path(), &[&["generate", "-p", "x", "--steps", "1"][..], &words].concat())
+        };
+        let all = drawn(needed.expect("a limit"), "256", "128");
+        assert!(all.status.success(), "{hint}: {all:?}");
+        if limit == "2M" {
+            let (size, _) = smaller.split_once(" would fit in ").expect("a size");
+            let (width, height) = size.split_once('x').expect("two edges");
+            let less = drawn(limit, width, height);
+            assert!(less.status.success(), "{hint}: {less:?}");
+            let more: Vec<String> = [width, height]
+                .map(|edge| (edge.parse::<usize>().expect("a number") + 16).to_string())
+                .into();
+            assert_eq!(drawn(limit, &more[0], &more[1]).status.code(), Some(5), "{hint}");
+        }
+    }
 
     // A folder that is not complete yet.
     for (model, code, says) in [("no-vae", 3, "vae"), ("truncated", 3, "unet")] {

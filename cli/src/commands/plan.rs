@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::adapter::{Adapter, open_tuned};
 use crate::args::PlanArgs;
-use crate::failure::{Code, Failure, one_line};
+use crate::failure::{Code, Failure, one_line, room_hint};
 use crate::report::{Report, Verbosity, print, print_json};
 use crate::request::{limit_memory, open_model, plain_request};
 use crate::tables::{bytes, table};
@@ -55,8 +55,9 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
     let limit = facts.budget.limit.unwrap_or_default();
     let message =
         format!("does not fit: {} at least, {} are allowed", bytes(facts.budget.peak_bytes), bytes(limit));
-    Err(Failure::new(Code::OutOfMemory, message)
-        .with_hint("a smaller --width and --height, or --precision f16"))
+    let smaller = pipeline.largest_with_room(&request);
+    let hint = room_hint(request.size, facts.budget.peak_bytes, smaller.as_ref());
+    Err(Failure::new(Code::OutOfMemory, message).with_hint(hint))
 }
 
 /// What there is of a model that cannot be opened, and the failure that ends the command.

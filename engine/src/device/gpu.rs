@@ -596,6 +596,11 @@ impl Gpu {
         self.inner.params_layout.is_none()
     }
 
+    /// Bytes of a program's `Params` of so many launches in a buffer of their own.
+    pub(crate) fn params_bytes(&self, launches: usize) -> u64 {
+        if self.has_immediates() { 0 } else { launches.max(1) as u64 * PARAMS_STRIDE }
+    }
+
     pub(super) fn params_layout(&self) -> Option<&wgpu::BindGroupLayout> {
         self.inner.params_layout.as_ref()
     }

@@ -277,7 +277,7 @@ impl Program {
             data[i * words..i * words + params.len()].copy_from_slice(params);
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let buffer = gpu.create_buffer("params", data.len() as u64 * 4, usage)?;
+        let buffer = gpu.create_buffer("params", gpu.params_bytes(self.launches.len()), usage)?;
         gpu.queue().write_buffer(&buffer.buffer, 0, bytemuck::cast_slice(&data));
         let layout = gpu.params_layout().expect("without immediates there is a layout");
         let group = gpu.checked(|| {

@@ -155,7 +155,7 @@ impl Autoencoder {
         tile: Option<usize>,
     ) -> Result<Phase, Error> {
         match is_tiled(extent, tile) {
-            None => Ok(Phase::of("decoder", &plan_for(gpu, &self.decoder_graph(vae, extent)?)?)),
+            None => Ok(Phase::of("decoder", gpu, &plan_for(gpu, &self.decoder_graph(vae, extent)?)?)),
             Some(tile) => self.decoder_parts(vae, extent, tile)?.phase("decoder", gpu),
         }
     }
@@ -173,7 +173,7 @@ impl Autoencoder {
     ) -> Result<Phase, Error> {
         let extent = latent_extent(vae, size);
         match is_tiled(extent, tile) {
-            None => Ok(Phase::of("encoder", &plan_for(gpu, &self.encoder_graph(vae, size)?)?)),
+            None => Ok(Phase::of("encoder", gpu, &plan_for(gpu, &self.encoder_graph(vae, size)?)?)),
             Some(tile) => self.encoder_parts(vae, extent, tile)?.phase("encoder", gpu),
         }
     }
@@ -219,7 +219,7 @@ impl Parts {
     fn phase(&self, name: &str, gpu: &Gpu) -> Result<Phase, Error> {
         let mut pieces = vec![(plan_for(gpu, &self.whole)?, 1)];
         pieces.extend(self.tiled.plans(gpu)?.into_iter().map(|plan| (plan, self.tiled.tiles())));
-        Ok(Phase::of_pieces(name, &pieces))
+        Ok(Phase::of_pieces(name, gpu, &pieces))
     }
 }
 

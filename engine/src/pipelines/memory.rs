@@ -5,7 +5,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
+use kernels::TensorType;
+
 use super::denoiser::build_denoiser;
+use super::numbers::Counter;
+use super::picture::PixelSize;
 use super::pipeline::{ALL, Pipeline};
 use super::request::Request;
 use super::stack::{Stack, texts};
@@ -15,8 +19,11 @@ use crate::error::Error;
 use crate::graph::Rate;
 use crate::plan::Plan;
 
-/// Latents of a run that may be alive beside a denoiser's own: the present one, noise, and what samplers keep.
-const LATENTS: u64 = 6;
+/// Latents of a run that may be alive beside a denoiser's own and what its sampler keeps: the present one, those before and
+/// after it, what takes a kept one's place, a sum before it is clamped, noise, an initial picture's.
+const LATENTS: usize = 7;
+/// Bytes of all that is as small for the largest picture: counts, coefficients, a canary.
+const SMALL: u64 = 8 << 10;
 /// Edges of the autoencoder's tiles in latent pixels, the best first: the larger they are, the less is done twice.
 pub(super) const TILES: [usize; 6] = [96, 64, 48, 32, 24, 16];
 
@@ -57,10 +64,10 @@ pub struct Phase {
 }
 
 impl Phase {
-    pub(super) fn of(name: impl Into<String>, plan: &Plan) -> Self {
-        let sum = |values: &[(String, kernels::TensorType)]| {
-            values.iter().map(|(_, ty)| allocated(ty.bytes())).sum::<u64>()
-        };
+    pub(super) fn of(name: impl Into<String>, gpu: &Gpu, plan: &Plan) -> Self {
+        let launches = ALL.iter().map(|rate| plan.dispatches(*rate)).sum();
+        let sum =
+            |values: &[(String, TensorType)]| values.iter().map(|(_, ty)| allocated(ty.bytes())).sum::<u64>();
         let bindings = plan.steps.iter().flat_map(|step| {
             let binds = step.variant.dispatches.iter().flat_map(|dispatch| &dispatch.binds);
             binds.map(|bind| step.window(bind).1)
@@ -70,7 +77,7 @@ impl Phase {
         Phase {
             name: name.into(),
             weight_bytes: plan.params.iter().map(|(_, ty)| allocated(ty.bytes())).sum(),
-            buffer_bytes: plan.slots.iter().map(|bytes| allocated(*bytes)).sum(),
+            buffer_bytes: slot_bytes(plan) + gpu.params_bytes(launches),
             operand_bytes: sum(&plan.inputs) + sum(&plan.outputs),
             prompt_dispatches: plan.dispatches(Rate::Load) + plan.dispatches(Rate::Prompt),
             dispatches: plan.dispatches(Rate::Step),
@@ -82,9 +89,9 @@ impl Phase {
     }
 
     /// A network that runs as `pieces`, one after the other, each so many times: the bytes are those of the largest piece.
-    pub(super) fn of_pieces(name: &str, pieces: &[(Plan, usize)]) -> Self {
+    pub(super) fn of_pieces(name: &str, gpu: &Gpu, pieces: &[(Plan, usize)]) -> Self {
         let phases: Vec<(Phase, u64)> =
-            pieces.iter().map(|(plan, runs)| (Phase::of(name, plan), *runs as u64)).collect();
+            pieces.iter().map(|(plan, runs)| (Phase::of(name, gpu, plan), *runs as u64)).collect();
         let params: BTreeMap<_, _> =
             pieces.iter().flat_map(|(plan, _)| plan.params.iter().cloned()).collect();
         let at_work = |phase: &Phase| phase.buffer_bytes + phase.operand_bytes + phase.largest_result;
@@ -108,6 +115,10 @@ impl Phase {
     fn held(&self) -> u64 {
         self.weight_bytes + self.buffer_bytes
     }
+}
+
+fn slot_bytes(plan: &Plan) -> u64 {
+    plan.slots.iter().map(|bytes| allocated(*bytes)).sum()
 }
 
 /// Bytes that a buffer of `bytes` takes.
@@ -143,12 +154,25 @@ struct Images {
     decoder: Phase,
 }
 
+/// A picture for which there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Its size.
+    pub size: PixelSize,
+    /// The most bytes that it has on the device at once.
+    pub peak_bytes: u64,
+}
+
 /// The networks of one model, and of a request's size.
 struct Networks {
     texts: Vec<Phase>,
     text_bytes: u64,
     denoiser: Phase,
     latent_bytes: u64,
+    /// Bytes of the latents that are alive at once.
+    latents_bytes: u64,
+    /// Bytes of what counts values that are not finite.
+    counter_bytes: u64,
 }
 
 impl Pipeline {
@@ -157,9 +181,51 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::condition`]; [`Error::Plan`] if an operation exceeds the adapter's limits whatever is done.
     pub fn budget(&self, request: &Request) -> Result<Budget, Error> {
-        self.model().check(request)?;
-        let base = networks(&self.gpu, &self.base, request)?;
-        let refiner = self.refiner.as_ref().map(|stack| networks(&self.gpu, stack, request)).transpose()?;
+        self.foretold(request, self.latents(request)?)
+    }
+
+    /// The largest picture of the shape of `request`'s, and smaller than that, for which the limit has room.
+    pub fn largest_with_room(&self, request: &Request) -> Option<Room> {
+        let (multiple, least) = (self.model().edge_multiple(), self.model().least_edge());
+        let PixelSize { width, height } = request.size;
+        let units = width.max(height) / multiple;
+        let latents = self.latents(request).ok()?;
+        let mut smaller = request.clone();
+        let mut room = |unit: usize| {
+            let edge = |edge: usize| edge * unit / units.max(1) / multiple * multiple;
+            let size = PixelSize { width: edge(width), height: edge(height) };
+            smaller.size = size;
+            if size.width < least || size.height < least {
+                return (false, None);
+            }
+            let budget = self.foretold(&smaller, latents).ok().filter(Budget::fits);
+            (true, budget.map(|budget| Room { size, peak_bytes: budget.peak_bytes }))
+        };
+        // More pixels never take less.
+        let (mut low, mut high, mut found) = (1, units, None);
+        while low < high {
+            let unit = low.midpoint(high);
+            match room(unit) {
+                (false, _) => low = unit + 1,
+                (true, Some(room)) => (low, found) = (unit + 1, Some(room)),
+                (true, None) => high = unit,
+            }
+        }
+        found
+    }
+
+    /// Latents that may be alive at once while `request` is drawn, which is checked.
+    fn latents(&self, request: &Request) -> Result<usize, Error> {
+        let planned = self.model().check_with(self.refiner.as_ref().map(|stack| &stack.model), request)?;
+        let kept = [Some(&planned.trajectory), planned.refinement.as_ref()];
+        Ok(LATENTS + kept.into_iter().flatten().map(|trajectory| trajectory.n_slots).max().unwrap_or(0))
+    }
+
+    /// [`Pipeline::budget`] of a request that makes sense, but for the size of its initial picture.
+    fn foretold(&self, request: &Request, latents: usize) -> Result<Budget, Error> {
+        let base = networks(&self.gpu, &self.base, request, latents)?;
+        let refiner = self.refiner.as_ref().map(|stack| networks(&self.gpu, stack, request, latents));
+        let refiner = refiner.transpose()?;
         let mut refused = None;
         let mut least: Option<Budget> = None;
         // What a size of tiles takes is the same whatever else stays on the device.
@@ -247,13 +313,13 @@ impl Pipeline {
         for (i, networks) in [Some(base), refiner].into_iter().flatten().enumerate() {
             let of = |name: &str| if i == 0 { name.to_owned() } else { format!("refiner's {name}") };
             let kept = if residency.keeps_text { networks.text_bytes } else { 0 };
-            let held =
-                networks.denoiser.held() + networks.denoiser.operand_bytes + LATENTS * networks.latent_bytes;
+            let operands = networks.denoiser.operand_bytes + networks.latents_bytes + networks.counter_bytes;
+            let held = networks.denoiser.held() + operands;
             let others = kept + decoder_waits + encoder_held;
             let encoding = networks.text_peak(residency.keeps_text);
             moments.push((of("text encoders"), if i == 0 { encoding } else { encoding + others }));
             moments.push((of("denoiser"), held + others));
-            let beside = if residency.keeps_denoiser { held } else { LATENTS * networks.latent_bytes };
+            let beside = if residency.keeps_denoiser { held } else { operands };
             moments.push((of("decoder"), kept + beside + encoder_held + at_work(decoder)));
         }
         if let Some(encoder) = encoder {
@@ -272,7 +338,8 @@ impl Pipeline {
         phases.push(decoder.clone());
         let largest_upload = phases.iter().map(|phase| phase.largest_upload).max().unwrap_or(0);
         let staging = Gpu::staging_bytes(largest_upload);
-        Budget { phases, residency, peak_bytes: peak + staging, peak_phase, limit: self.limit }
+        let peak_bytes = peak + staging + SMALL;
+        Budget { phases, residency, peak_bytes, peak_phase, limit: self.limit }
     }
 }
 
@@ -287,20 +354,23 @@ impl Networks {
     }
 }
 
-fn networks(gpu: &Gpu, stack: &Stack, request: &Request) -> Result<Networks, Error> {
+fn networks(gpu: &Gpu, stack: &Stack, request: &Request, latents: usize) -> Result<Networks, Error> {
     let batch = texts(request).len();
     let mut phases = Vec::new();
     for place in 0..stack.model.text.len() {
         let plan = plan_for(gpu, &stack.text_graph(place, batch)?)?;
         let name = if place == 0 { "text_encoder".to_owned() } else { format!("text_encoder_{}", place + 1) };
-        phases.push(Phase::of(name, &plan));
+        phases.push(Phase::of(name, gpu, &plan));
     }
     let shape = stack.denoiser_shape(request);
-    let channels = stack.model.unet.config.in_channels as u64;
+    let latent = TensorType::f32([1, shape.height, shape.width, stack.model.unet.config.in_channels]);
+    let latent_bytes = allocated(latent.bytes());
     Ok(Networks {
         text_bytes: phases.iter().map(Phase::held).sum(),
         texts: phases,
-        denoiser: Phase::of("denoiser", &plan_for(gpu, &build_denoiser(&stack.model.unet, shape)?)?),
-        latent_bytes: allocated(4 * (shape.height * shape.width) as u64 * channels.next_multiple_of(4)),
+        denoiser: Phase::of("denoiser", gpu, &plan_for(gpu, &build_denoiser(&stack.model.unet, shape)?)?),
+        latent_bytes,
+        latents_bytes: latents as u64 * latent_bytes,
+        counter_bytes: slot_bytes(&Counter::plan(gpu, &latent)?),
     })
 }

@@ -29,7 +29,7 @@ pub use check::Planned;
 pub use conditioning::{Conditioning, TextEncoder};
 pub use denoiser::{DenoiserShape, build_denoiser};
 pub use inspect::{Inspection, Layout, PartReport, inspect};
-pub use memory::{Budget, Phase, Residency};
+pub use memory::{Budget, Phase, Residency, Room};
 pub use model::{Family, Model, Precision};
 pub use picture::{Image, PixelSize};
 pub use pipeline::Pipeline;

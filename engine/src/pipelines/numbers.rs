@@ -6,7 +6,7 @@ use kernels::ops::{NonFinite, Scale};
 use crate::device::{DeviceError, DeviceTensor, Gpu, Program, Traced};
 use crate::error::Error;
 use crate::graph::{Graph, Rate};
-use crate::plan::{Choice, build_plan};
+use crate::plan::{Choice, Plan, build_plan};
 
 /// Counts what is not finite in tensors of one type, on the device.
 pub(super) struct Counter {
@@ -16,12 +16,16 @@ pub(super) struct Counter {
 
 impl Counter {
     pub(super) fn new(gpu: &Gpu, ty: &TensorType) -> Result<Self, Error> {
+        Ok(Counter { ty: ty.clone(), program: Program::compile(gpu, Counter::plan(gpu, ty)?, Vec::new())? })
+    }
+
+    /// What a counter of tensors of `ty` runs.
+    pub(super) fn plan(gpu: &Gpu, ty: &TensorType) -> Result<Plan, Error> {
         let mut graph = Graph::new();
         let x = graph.input("counted", ty.clone(), Rate::Step);
         let count = graph.apply("not finite", NonFinite, &[x])?;
         graph.output(count);
-        let program = Program::compile(gpu, build_plan(&graph, gpu.caps(), Choice::Fastest)?, Vec::new())?;
-        Ok(Counter { ty: ty.clone(), program })
+        Ok(build_plan(&graph, gpu.caps(), Choice::Fastest)?)
     }
 
     pub(super) fn counts(&self, ty: &TensorType) -> bool {

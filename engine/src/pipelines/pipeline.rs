@@ -122,8 +122,13 @@ impl Pipeline {
         }
         let budget = self.budget(request)?;
         if !budget.fits() {
-            let limit = budget.limit.unwrap_or_default();
-            return Err(Error::NoRoom { limit, least: budget.peak_bytes, phase: budget.peak_phase });
+            return Err(Error::NoRoom {
+                limit: budget.limit.unwrap_or_default(),
+                least: budget.peak_bytes,
+                phase: budget.peak_phase,
+                size: request.size,
+                smaller: self.largest_with_room(request),
+            });
         }
         self.residency = budget.residency;
         let always = !self.residency.keeps_text;

@@ -7,7 +7,9 @@ use engine::pipelines::{
 };
 use loaders::RgbPicture;
 
-use crate::args::{GenerateArgs, MemoryArgs, ModelArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs};
+use crate::args::{
+    GenerateArgs, MemoryArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs,
+};
 use crate::builtin;
 use crate::failure::{Code, Failure};
 
@@ -106,6 +108,20 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
         model.check(&request)?;
         let image = stretched(&picture, size)?;
         request.init = Some(InitImage { image, strength: args.strength.unwrap_or(STRENGTH) });
+    }
+    Ok(request)
+}
+
+/// The picture that is foretold.
+///
+/// # Errors    those of reading the initial picture, and of [`Model::check`]
+pub(crate) fn planned_request(args: &PlanArgs, model: &Model) -> Result<Request, Failure> {
+    let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
+    let size = picture_size(&args.shape, picture.as_ref(), model);
+    let mut request = Request { size, ..plain_request("", &args.source, &args.shape, model) };
+    model.check(&request)?;
+    if let Some(picture) = picture {
+        request.init = Some(InitImage { image: stretched(&picture, size)?, strength: STRENGTH });
     }
     Ok(request)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::folder::is_inside;
 use crate::safetensors::{Limits, read_header, string_map};
 use crate::terminal::escaped;
-use crate::{Encoding, Error, FileSource, Folder, Source, read_range, read_whole};
+use crate::{BytesSource, Encoding, Error, FileSource, Folder, Source, read_range, read_whole};
 
 /// Bytes of an index of shards.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
@@ -121,6 +121,29 @@ impl Checkpoint {
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::from_index(&Folder::on_disk(parent)?, name, limits).await
+    }
+
+    /// Tensors of which only the shapes are known: nothing can be read of them.
+    pub fn foretold(
+        label: &str,
+        encoding: Encoding,
+        shapes: impl IntoIterator<Item = (String, Vec<usize>)>,
+    ) -> Self {
+        let source: Arc<dyn Source> = Arc::new(BytesSource::new(label, Vec::new()));
+        let tensors = shapes.into_iter().map(|(name, shape)| {
+            let values = shape.iter().fold(1_u64, |values, extent| values.saturating_mul(*extent as u64));
+            let entry = TensorEntry {
+                name: name.clone(),
+                encoding,
+                bytes: values.saturating_mul(encoding.bytes()),
+                shape,
+                source: Arc::clone(&source),
+                offset: 0,
+                rows: None,
+            };
+            (name, entry)
+        });
+        Self { label: label.to_owned(), tensors: tensors.collect(), metadata: BTreeMap::new() }
     }
 
     /// The tensors of one safetensors file.

@@ -169,8 +169,112 @@ fn a_plan_foretells_what_a_picture_takes() {
     for (model, code, says) in [("no-vae", 3, "vae"), ("truncated", 3, "unet")] {
         let output = run(folder.path(), &["plan", "-m", model]);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert!(stdout.contains("\nno: the model is not complete\n"), "{stdout}");
+        assert!(stdout.contains("\nno: the model is not complete"), "{stdout}");
         assert!(stdout.lines().any(|line| line.starts_with(says)), "{stdout}");
         assert_eq!(output.status.code(), Some(code), "{stderr}");
     }
+}
+
+#[test]
+fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let planned = |words: &[&str]| {
+        let output = run(folder.path(), &[&["plan", "-W", "64", "-H", "64", "--json"][..], words].concat());
+        let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), plan, text(&output.stderr))
+    };
+    let (code, whole, _) = planned(&["-m", "model", "--precision", "f16"]);
+    assert_eq!((code, &whole["complete"]), (Some(0), &true.into()));
+
+    // Half a file under its own name, under a download's, an index without its shards, nothing.
+    let weights = "unet/diffusion_pytorch_model.safetensors";
+    let bytes = std::fs::read(folder.path().join("model").join(weights)).expect("a file");
+    let half = &bytes[..bytes.len() / 2];
+    let index = json!({ "metadata": {}, "weight_map": { "conv_in.bias": "a-00001-of-00002.safetensors" } });
+    let index = index.to_string();
+    for (name, file, content) in [
+        ("half", weights, half),
+        ("incomplete", "unet/diffusion_pytorch_model.safetensors.incomplete", half),
+        ("sharded", "unet/diffusion_pytorch_model.safetensors.index.json", index.as_bytes()),
+        ("none", "unet/readme", &b""[..]),
+    ] {
+        copy_folder(&folder.path().join("model"), &folder.path().join(name));
+        std::fs::remove_file(folder.path().join(name).join(weights)).expect("removed");
+        std::fs::write(folder.path().join(name).join(file), content).expect("written");
+        let (code, plan, stderr) = planned(&["-m", name, "--precision", "f16"]);
+        assert_eq!(
+            (code, &plan["complete"], &plan["fits"]),
+            (Some(3), &false.into(), &true.into()),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        for key in ["phases", "peak_bytes", "flops", "largest_binding", "keeps_denoiser"] {
+            assert_eq!(plan[key], whole[key], "{name}: {key}");
+        }
+        let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
+        assert_eq!((&absent["name"], &absent["assumed"]), (&"unet".into(), &"F16".into()));
+        let there = if content.len() == half.len() { half.len() as u64 } else { 0 };
+        let (all, to_come) = (absent["weight_bytes"].as_u64(), absent["bytes_to_come"].as_u64());
+        assert_eq!(to_come, all.map(|all| all.saturating_sub(there)), "{absent:#}");
+    }
+    // What there will be of f32 is twice as much, and more than a limit that it knows of allows.
+    let (code, plan, stderr) = planned(&["-m", "none", "--precision", "f32", "--max-vram", "300K"]);
+    assert_eq!((code, &plan["fits"]), (Some(5), &false.into()), "{stderr}");
+    let [single] = list(&plan, "absent") else { panic!("{plan:#}") };
+    let (_, half, _) = planned(&["-m", "none"]);
+    let [half] = list(&half, "absent") else { panic!("{half:#}") };
+    assert_eq!(single["weight_bytes"].as_u64(), half["weight_bytes"].as_u64().map(|bytes| 2 * bytes));
+
+    // Every network of two models, and an initial picture's encoder.
+    for name in ["xl", "refiner"] {
+        for part in ["text_encoder", "text_encoder_2", "unet", "vae"] {
+            let _ = std::fs::remove_file(folder.path().join(name).join(part).join("model.safetensors"));
+            let unet = folder.path().join(name).join(part).join("diffusion_pytorch_model.safetensors");
+            let _ = std::fs::remove_file(unet);
+        }
+    }
+    let init = fixture("pipelines/sd1_layout/pndm_img2img/init.png");
+    let init = init.to_str().expect("UTF-8");
+    let (code, plan, stderr) = planned(&["-m", "xl", "--refiner", "refiner", "--init-img", init]);
+    assert_eq!(code, Some(3), "{stderr}");
+    let names = |key: &str| -> Vec<&str> {
+        list(&plan, key).iter().filter_map(|entry| entry["name"].as_str()).collect()
+    };
+    assert_eq!(
+        names("phases"),
+        [
+            "text_encoder",
+            "text_encoder_2",
+            "encoder",
+            "denoiser",
+            "refiner's text_encoder",
+            "refiner's denoiser",
+            "decoder"
+        ]
+    );
+    assert_eq!(
+        names("absent"),
+        [
+            "text_encoder",
+            "text_encoder_2",
+            "vae",
+            "unet",
+            "refiner's text_encoder_2",
+            "refiner's vae",
+            "refiner's unet"
+        ]
+    );
+    assert!(plan["refiner_steps"].as_u64() > Some(0), "{plan:#}");
+
+    // What has no configuration cannot be foretold.
+    let output = run(folder.path(), &["plan", "-m", "no-vae"]);
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains("\ncannot be foretold without a configuration: vae\nno: "), "{stdout}");
+    assert_eq!(output.status.code(), Some(3));
+    // Nothing is assumed where something is there that is not supported.
+    let output = run(folder.path(), &["plan", "-m", "pickled"]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
 }

@@ -94,18 +94,28 @@ pub(crate) struct TuneArgs {
 Examples:
   photogram plan -m path/to/sd15 -W 1024 -H 1024
   photogram plan -m sd_xl_base.safetensors --max-vram 6G --json
+  photogram plan -m path/to/sdxl --refiner path/to/refiner --init-img photo.png
 
-Bytes are those of buffers on the device; the driver takes some more. A refiner and an initial
-picture's encoder are not counted.")]
+Bytes are those of buffers on the device; the driver takes some more. Of a folder that is still being
+downloaded, configurations say what the weights that are not there will be: of f16, or as --precision
+says.")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) source: ModelArgs,
 
     #[command(flatten)]
-    pub(crate) shape: ShapeArgs,
+    pub(crate) memory: MemoryArgs,
+
+    /// Model that does the last steps, such as SDXL's refiner
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub(crate) refiner: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) memory: MemoryArgs,
+    pub(crate) shape: ShapeArgs,
+
+    /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height where these are given
+    #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
+    pub(crate) init_img: Option<PathBuf>,
 
     /// Print JSON
     #[arg(long, help_heading = "Output")]

@@ -86,7 +86,7 @@ pub(crate) enum Command {
 }
 
 /// Words that say what to run, and on what.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ModelArgs {
     /// Model: a diffusers folder or a .safetensors file of Stable Diffusion 1.x, 2.x or XL [default: the built-in one]
     #[arg(short, long, value_name = "PATH", help_heading = "Model")]

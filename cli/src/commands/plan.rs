@@ -1,13 +1,13 @@
 //! `photogram plan`: whether a picture can be drawn here, before anything is uploaded.
 
-use engine::pipelines::{Budget, Inspection, Phase, Pipeline, inspect};
+use engine::pipelines::{Absent, Budget, Inspection, Model, Phase, Pipeline, inspect};
 use serde_json::{Value, json};
 
 use crate::adapter::{Adapter, open_tuned};
-use crate::args::PlanArgs;
+use crate::args::{ModelArgs, PlanArgs};
 use crate::failure::{Code, Failure, one_line, room_hint};
 use crate::report::{Report, Verbosity, print, print_json};
-use crate::request::{limit_memory, open_model, plain_request};
+use crate::request::{limit_memory, open_model, planned_request};
 use crate::tables::{bytes, table};
 
 /// Prints what a picture takes.
@@ -19,12 +19,24 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
         Some(path) => Some(inspect(path).await?),
         None => None,
     };
-    let model = match open_model(&args.source).await {
-        Ok(model) => model,
+    let Opened { mut model, mut absent, mut problem } = match open(&args.source).await {
+        Ok(opened) => opened,
         Err(failure) => return Err(incomplete(args, inspection.as_ref(), failure)?),
     };
-    let request = plain_request("", &args.source, &args.shape, &model);
-    model.check(&request)?;
+    if let Some(path) = &args.refiner {
+        let source = ModelArgs { model: Some(path.clone()), vae: None, ..args.source.clone() };
+        let refiner = open(&source).await?;
+        model = model.with_refiner(refiner.model)?;
+        absent.extend(
+            refiner
+                .absent
+                .into_iter()
+                .map(|part| Absent { part: format!("refiner's {}", part.part), ..part }),
+        );
+        problem = problem.or(refiner.problem);
+    }
+    let request = planned_request(args, &model)?;
+    let planned = model.check(&request)?;
     let Adapter { gpu, .. } = open_tuned(&args.source.adapter, &report).await?;
     let mut pipeline = Pipeline::new(gpu.clone(), model);
     limit_memory(&mut pipeline, &args.memory);
@@ -36,11 +48,13 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
         model: pipeline.model().name.clone(),
         family: pipeline.model().family.name(),
         size: request.size.to_string(),
-        steps: request.steps,
+        steps: planned.trajectory.steps.len(),
+        refiner_steps: planned.refinement.map_or(0, |refinement| refinement.steps.len()),
         is_guided: request.guidance.is_on(),
         dtype: pipeline.dtype().to_string(),
         vae_dtype: pipeline.vae_dtype().to_string(),
         max_binding: gpu.caps().max_binding_bytes,
+        absent,
         budget,
     };
     if args.json {
@@ -50,7 +64,7 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
         print(&text, &text)?;
     }
     if facts.budget.fits() {
-        return Ok(());
+        return problem.map_or(Ok(()), Err);
     }
     let limit = facts.budget.limit.unwrap_or_default();
     let message =
@@ -58,6 +72,30 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
     let smaller = pipeline.largest_with_room(&request);
     let hint = room_hint(request.size, facts.budget.peak_bytes, smaller.as_ref());
     Err(Failure::new(Code::OutOfMemory, message).with_hint(hint))
+}
+
+/// A model as far as it can be planned with.
+struct Opened {
+    model: Model,
+    /// Parts whose weights are not there.
+    absent: Vec<Absent>,
+    /// Why it cannot be drawn with.
+    problem: Option<Failure>,
+}
+
+/// Opens the model that the words name, or what there is of it.
+///
+/// # Errors    those of reading it, where it is a folder without all configurations, or no folder
+async fn open(source: &ModelArgs) -> Result<Opened, Failure> {
+    let failure = match open_model(source).await {
+        Ok(model) => return Ok(Opened { model, absent: Vec::new(), problem: None }),
+        Err(failure) => failure,
+    };
+    let Some(path) = source.model.as_ref().filter(|path| path.is_dir()) else { return Err(failure) };
+    match Model::open_incomplete(path, source.vae.as_deref(), source.precision.into()).await {
+        Ok((model, absent)) => Ok(Opened { model, absent, problem: Some(failure) }),
+        Err(_) => Err(failure),
+    }
 }
 
 /// What there is of a model that cannot be opened, and the failure that ends the command.
@@ -68,11 +106,18 @@ fn incomplete(
 ) -> Result<Failure, Failure> {
     let Some(inspection) = inspection else { return Ok(failure) };
     let parts = inspection.parts.iter().filter(|part| part.is_used || part.problem.is_some());
+    let unknown: Vec<&str> =
+        parts.clone().filter(|part| !part.is_described).map(|part| part.name.as_str()).collect();
     if args.json {
         let parts: Vec<Value> = parts
             .map(|part| {
                 let problem = part.problem.as_ref().map(ToString::to_string);
-                json!({ "name": part.name, "bytes": part.bytes(), "problem": problem })
+                json!({
+                    "name": part.name,
+                    "bytes": part.bytes(),
+                    "problem": problem,
+                    "foretellable": part.is_described,
+                })
             })
             .collect();
         print_json(
@@ -89,7 +134,12 @@ fn incomplete(
             let size = if part.encodings.is_empty() { "-".to_owned() } else { bytes(part.bytes()) };
             vec![part.name.clone(), size, state]
         }));
-        let text = format!("{}\n\n{}\nno: the model is not complete\n", one_line(family), table(&rows));
+        let unknown = match unknown.is_empty() {
+            true => String::new(),
+            false => format!("cannot be foretold without a configuration: {}\n", unknown.join(", ")),
+        };
+        let text =
+            format!("{}\n\n{}\n{unknown}no: the model is not complete\n", one_line(family), table(&rows));
         print(&text, &text)?;
     }
     Ok(failure)
@@ -103,10 +153,13 @@ struct Facts {
     family: &'static str,
     size: String,
     steps: usize,
+    refiner_steps: usize,
     is_guided: bool,
     dtype: String,
     vae_dtype: String,
     max_binding: u64,
+    /// Parts whose weights are assumed.
+    absent: Vec<Absent>,
     budget: Budget,
 }
 
@@ -114,7 +167,11 @@ impl Facts {
     /// Floating-point operations of the whole picture.
     fn flops(&self) -> f64 {
         let of = |phase: &Phase| {
-            let runs = if phase.name.ends_with("denoiser") { self.steps } else { 1 };
+            let runs = match phase.name.as_str() {
+                "denoiser" => self.steps,
+                name if name.ends_with("denoiser") => self.refiner_steps,
+                _ => 1,
+            };
             phase.flops as f64 * runs as f64
         };
         self.budget.phases.iter().map(of).sum()
@@ -152,21 +209,25 @@ impl Facts {
         }
         let ways =
             if ways.is_empty() { "everything stays on the device".to_owned() } else { ways.join("; ") };
-        let verdict = match limit {
+        let then = match limit {
             Some(limit) if !self.budget.fits() => format!("no: {} are allowed", bytes(*limit)),
             Some(limit) => format!("yes, within {}", bytes(*limit)),
             None => "yes, if the device has that".to_owned(),
         };
+        let (missing, verdict) = self.missing(then);
+        let steps = match self.refiner_steps {
+            0 => format!("{} steps", self.steps),
+            refiner => format!("{} steps and {refiner} of the refiner", self.steps),
+        };
         let guided = if self.is_guided { "with guidance" } else { "without guidance" };
         format!(
-            "{}, {}\n{} ({}), {}, {} steps {guided}, {}, decoder {}\n\n{}\n{ways}\npeak: {} ({peak_phase}); largest binding {} of {}; \
-             {:.1} TFLOP for the picture\n{verdict}\n",
+            "{}, {}\n{} ({}), {}, {steps} {guided}, {}, decoder {}\n\n{}\n{ways}\npeak: {} ({peak_phase}); largest binding {} of {}; \
+             {:.1} TFLOP for the picture\n{missing}{verdict}\n",
             self.adapter,
             self.driver,
             one_line(&self.model),
             self.family,
             self.size,
-            self.steps,
             self.dtype,
             self.vae_dtype,
             table(&rows),
@@ -177,7 +238,37 @@ impl Facts {
         )
     }
 
+    /// A table of what is not there, and the verdict, where `then` is that on the complete model.
+    fn missing(&self, then: String) -> (String, String) {
+        if self.absent.is_empty() {
+            return (String::new(), then);
+        }
+        let mut rows =
+            vec![["not there", "weights", "assumed", "to come", "why"].map(str::to_owned).to_vec()];
+        rows.extend(self.absent.iter().map(|part| {
+            vec![
+                part.part.clone(),
+                bytes(part.bytes),
+                part.encoding.to_string(),
+                bytes(part.bytes_to_come()),
+                one_line(&part.problem.to_string()),
+            ]
+        }));
+        let to_come = self.absent.iter().map(Absent::bytes_to_come).fold(0, u64::saturating_add);
+        let verdict = format!("no: the model is not complete, {} are to come; then {then}", bytes(to_come));
+        (format!("\n{}\n", table(&rows)), verdict)
+    }
+
     fn as_json(&self) -> Value {
+        let absent = |part: &Absent| {
+            json!({
+                "name": part.part,
+                "problem": part.problem.to_string(),
+                "assumed": part.encoding.to_string(),
+                "weight_bytes": part.bytes,
+                "bytes_to_come": part.bytes_to_come(),
+            })
+        };
         let phase = |phase: &Phase| {
             json!({
                 "name": phase.name,
@@ -198,6 +289,7 @@ impl Facts {
             "family": self.family,
             "size": self.size,
             "steps": self.steps,
+            "refiner_steps": self.refiner_steps,
             "guided": self.is_guided,
             "dtype": self.dtype,
             "vae_dtype": self.vae_dtype,
@@ -212,6 +304,8 @@ impl Facts {
             "max_binding_bytes": self.max_binding,
             "flops": self.flops(),
             "fits": self.budget.fits(),
+            "complete": self.absent.is_empty(),
+            "absent": self.absent.iter().map(absent).collect::<Vec<_>>(),
         })
     }
 }

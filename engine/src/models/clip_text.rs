@@ -174,6 +174,10 @@ pub struct ClipText {
 }
 
 impl ClipText {
+    /// Embeddings of tokens and of positions, which stay in the file.
+    pub const TABLES: [&str; 2] =
+        ["embeddings.token_embedding.weight", "embeddings.position_embedding.weight"];
+
     /// The encoder in `checkpoint`, whose names may have transformers' `text_model.` in front or not.
     ///
     /// # Errors
@@ -204,8 +208,8 @@ impl ClipText {
         for tokens in prompts {
             let rows: Vec<usize> = tokens.iter().map(|t| *t as usize).collect();
             let positions: Vec<usize> = (0..tokens.len()).collect();
-            let words = self.weights.rows("embeddings.token_embedding.weight", &rows, width).await?;
-            let places = self.weights.rows("embeddings.position_embedding.weight", &positions, width).await?;
+            let words = self.weights.rows(Self::TABLES[0], &rows, width).await?;
+            let places = self.weights.rows(Self::TABLES[1], &positions, width).await?;
             embedded.extend(words.iter().zip(&places).map(|(word, place)| word + place));
         }
         Ok(embedded)

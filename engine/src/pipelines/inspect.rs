@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use kernels::{DType, TensorType};
+use kernels::DType;
 use loaders::safetensors::Limits;
 use loaders::{Checkpoint, DiffusersFolder, EncodingTotal, Folder, Prefer, Tokenizer};
 
-use super::denoiser::{DenoiserShape, build_denoiser};
+use super::absent::{any_denoiser, build_vae};
+use super::denoiser::build_denoiser;
 use super::model::{Family, Model, Precision, TextPart};
 use super::presets::Preset;
 use super::single_file::{self, Training};
@@ -57,13 +58,22 @@ pub struct PartReport {
     pub encodings: Vec<EncodingTotal>,
     /// Whether pictures are made with it.
     pub is_used: bool,
+    /// Whether it is known what it takes, its weights there or not: from its configuration.
+    pub is_described: bool,
     /// The first thing that is missing or wrong.
     pub problem: Option<Error>,
 }
 
 impl PartReport {
     fn new(name: &str) -> Self {
-        PartReport { name: name.to_owned(), class: None, encodings: Vec::new(), is_used: true, problem: None }
+        PartReport {
+            name: name.to_owned(),
+            class: None,
+            encodings: Vec::new(),
+            is_used: true,
+            is_described: true,
+            problem: None,
+        }
     }
 
     fn unused(name: &str, encodings: Vec<EncodingTotal>) -> Self {
@@ -156,7 +166,11 @@ fn needed_parts(family: Family) -> Vec<(&'static str, PartKind)> {
 }
 
 async fn inspect_part(folder: &DiffusersFolder, name: &str, kind: PartKind) -> PartReport {
-    let part = PartReport::new(name);
+    let is_described = match kind {
+        PartKind::Tokenizer => check_tokenizer(folder, name).await.is_ok(),
+        _ => folder.config(name).await.is_ok(),
+    };
+    let part = PartReport { is_described, ..PartReport::new(name) };
     match kind {
         PartKind::Tokenizer => PartReport { problem: check_tokenizer(folder, name).await.err(), ..part },
         PartKind::Scheduler => PartReport { problem: check_scheduler(folder, name).await.err(), ..part },
@@ -242,34 +256,19 @@ async fn inspect_file(file: &Checkpoint) -> Result<Inspection, Error> {
 /// Whether a part has what its network needs.
 type CheckPart<'a> = dyn Fn(&Checkpoint) -> Result<(), Error> + 'a;
 
-/// Edge of the latent on which networks are built to see what they need: no tensor depends on it.
-const LATENT_EDGE: usize = 64;
-
 fn check_text_encoder(part: &TextPart, config: ClipTextConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
     let positions = config.positions;
     let text = ClipText::new(part.encoder, config, checkpoint, false)?;
-    for table in ["embeddings.token_embedding.weight", "embeddings.position_embedding.weight"] {
+    for table in ClipText::TABLES {
         text.weights.checkpoint().require(table)?;
     }
     text.build(1, positions, DType::F32, part.outputs).map(drop)
 }
 
 fn check_unet(config: UNetConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let shape = DenoiserShape {
-        height: LATENT_EDGE,
-        width: LATENT_EDGE,
-        tokens: 1,
-        guided: false,
-        rescaled: false,
-        dtype: DType::F32,
-    };
-    build_denoiser(&UNet::new(config, checkpoint, false), shape).map(drop)
+    build_denoiser(&UNet::new(config, checkpoint, false), any_denoiser()).map(drop)
 }
 
 fn check_vae(config: VaeKlConfig, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let vae = VaeKl::new(config, checkpoint, false)?;
-    let latent = TensorType::f32([1, LATENT_EDGE, LATENT_EDGE, vae.config.latent_channels]);
-    vae.build_decoder(latent, DType::F32)?;
-    let edge = LATENT_EDGE * vae.config.downscale();
-    vae.build_encoder(TensorType::f32([1, edge, edge, 3]), DType::F32).map(drop)
+    build_vae(&VaeKl::new(config, checkpoint, false)?)
 }

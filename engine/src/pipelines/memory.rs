@@ -168,7 +168,6 @@ struct Networks {
     texts: Vec<Phase>,
     text_bytes: u64,
     denoiser: Phase,
-    latent_bytes: u64,
     /// Bytes of the latents that are alive at once.
     latents_bytes: u64,
     /// Bytes of what counts values that are not finite.
@@ -364,13 +363,11 @@ fn networks(gpu: &Gpu, stack: &Stack, request: &Request, latents: usize) -> Resu
     }
     let shape = stack.denoiser_shape(request);
     let latent = TensorType::f32([1, shape.height, shape.width, stack.model.unet.config.in_channels]);
-    let latent_bytes = allocated(latent.bytes());
     Ok(Networks {
         text_bytes: phases.iter().map(Phase::held).sum(),
         texts: phases,
         denoiser: Phase::of("denoiser", gpu, &plan_for(gpu, &build_denoiser(&stack.model.unet, shape)?)?),
-        latent_bytes,
-        latents_bytes: latents as u64 * latent_bytes,
+        latents_bytes: latents as u64 * allocated(latent.bytes()),
         counter_bytes: slot_bytes(&Counter::plan(gpu, &latent)?),
     })
 }

@@ -3,6 +3,7 @@
 //! [`Model`] holds what was read from files, [`Pipeline`] a model on a device with its compiled programs, [`Run`] one picture
 //! in the making, which the caller pulls step by step.
 
+mod absent;
 mod autoencoder;
 mod check;
 mod conditioning;
@@ -25,6 +26,7 @@ mod terms;
 mod tiles;
 mod tuning;
 
+pub use absent::Absent;
 pub use check::Planned;
 pub use conditioning::{Conditioning, TextEncoder};
 pub use denoiser::{DenoiserShape, build_denoiser};

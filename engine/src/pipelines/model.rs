@@ -6,6 +6,7 @@ use loaders::safetensors::Limits;
 use loaders::{Checkpoint, Config, DiffusersFolder, Folder, Prefer, Tokenizer, part_checkpoint, part_config};
 use serde_json::{Map, Value};
 
+use super::absent::{Absent, PartWeights, text_shapes, unet_shapes, vae_shapes};
 use super::conditioning::{AddedNumbers, TextEncoder};
 use super::presets::{self, Preset};
 use super::single_file;
@@ -27,7 +28,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn preferred_files(self) -> Prefer {
+    pub(super) fn preferred_files(self) -> Prefer {
         if self == Precision::F32 { Prefer::Full } else { Prefer::Fp16 }
     }
 }
@@ -157,22 +158,31 @@ impl Model {
         vae: Option<&Path>,
         precision: Precision,
     ) -> Result<Model, Error> {
+        Model::from_parts(folder, name, vae, precision, None).await
+    }
+
+    async fn from_parts(
+        folder: Folder,
+        name: String,
+        vae: Option<&Path>,
+        precision: Precision,
+        absent: Option<&mut Vec<Absent>>,
+    ) -> Result<Model, Error> {
         let folder = DiffusersFolder::open(folder).await?;
         let family = Family::of_folder(&folder)?;
-        let limits = Limits::default();
-        let prefer = precision.preferred_files();
         let f16 = precision == Precision::F16;
+        let mut weights = PartWeights { folder: &folder, precision, absent };
         let mut text = Vec::new();
         for part in family.text_parts() {
             let config = ClipTextConfig::read(&folder.config(part.encoder).await?)?;
-            let checkpoint = folder.checkpoint(part.encoder, prefer, &limits).await?;
+            let checkpoint = weights.of(part.encoder, || text_shapes(part, &config)).await?;
             text.push(TextEncoder {
                 tokenizer: Tokenizer::open(&folder.part_folder(part.tokenizer)?).await?,
                 network: ClipText::new(part.encoder, config, &checkpoint, f16)?,
                 outputs: part.outputs,
             });
         }
-        let unet_config = UNetConfig::read(&folder.config("unet").await?)?;
+        let unet = UNetConfig::read(&folder.config("unet").await?)?;
         let vae = match vae {
             Some(path) => {
                 // Only what a file leaves out is taken from a folder that may not be there.
@@ -181,13 +191,15 @@ impl Model {
                     None => None,
                 };
                 let own = own.unwrap_or_else(|| presets::vae(family));
-                open_vae(path, &own, unet_config.in_channels, precision).await?
+                open_vae(path, &own, unet.in_channels, precision).await?
             }
             None => {
                 let config = VaeKlConfig::read(&folder.config("vae").await?)?;
-                VaeKl::new(config, &folder.checkpoint("vae", prefer, &limits).await?, f16)?
+                let checkpoint = weights.of("vae", || vae_shapes(&config)).await?;
+                VaeKl::new(config, &checkpoint, f16)?
             }
         };
+        let checkpoint = weights.of("unet", || unet_shapes(&unet)).await?;
         let index = folder.index();
         let has_score = index.or("requires_aesthetics_score", false)?;
         let numbers = if has_score { AddedNumbers::Score } else { AddedNumbers::Sizes };
@@ -195,7 +207,7 @@ impl Model {
             name,
             family,
             text,
-            unet: UNet::new(unet_config, &folder.checkpoint("unet", prefer, &limits).await?, f16),
+            unet: UNet::new(unet, &checkpoint, f16),
             vae,
             refiner: None,
             scheduler: scheduler_config(&folder.config("scheduler").await?),
@@ -206,6 +218,24 @@ impl Model {
         };
         model.check_parts_fit(index.file())?;
         Ok(model)
+    }
+
+    /// The model in the diffusers folder at `path`, of which weights may be missing: those that are not there are assumed to be
+    /// what their configurations say, of f16 unless `precision` is f32. It can be planned with, not drawn with.
+    ///
+    /// # Errors
+    /// As [`Model::open`], for what is not a folder, and for configurations, tokenizers and schedulers that are missing.
+    pub async fn open_incomplete(
+        path: &Path,
+        vae: Option<&Path>,
+        precision: Precision,
+    ) -> Result<(Model, Vec<Absent>), Error> {
+        let name =
+            path.file_name().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
+        let mut absent = Vec::new();
+        let folder = Folder::on_disk(path)?;
+        let model = Model::from_parts(folder, name, vae, precision, Some(&mut absent)).await?;
+        Ok((model, absent))
     }
 
     async fn from_single_file(

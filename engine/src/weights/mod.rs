@@ -3,7 +3,7 @@
 
 mod pack;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use kernels::{DType, HostTensor, LANES, TensorType};
@@ -22,12 +22,26 @@ pub struct Weights {
     /// Whether f32 matrices are rounded to f16; 16-bit ones keep their encoding either way.
     f16: bool,
     resident: Mutex<HashMap<Param, DeviceTensor>>,
+    /// Shapes of the tensors that were asked for, where that is all that is wanted.
+    recorded: Option<Mutex<BTreeMap<String, Vec<usize>>>>,
 }
 
 impl Weights {
     /// The weights in `checkpoint`; with `f16`, matrices that are stored as f32 take two bytes an element.
     pub fn new(checkpoint: Checkpoint, f16: bool) -> Self {
-        Weights { checkpoint, f16, resident: Mutex::default() }
+        Weights { checkpoint, f16, resident: Mutex::default(), recorded: None }
+    }
+
+    /// Weights that are nowhere: they have every tensor that a network asks for, and keep what it was.
+    pub(crate) fn recording() -> Self {
+        let nothing = Checkpoint::foretold("", Encoding::F32, []);
+        Weights { recorded: Some(Mutex::default()), ..Weights::new(nothing, false) }
+    }
+
+    /// Shapes of the tensors that were asked for, by name.
+    pub(crate) fn recorded(&self) -> BTreeMap<String, Vec<usize>> {
+        let recorded = self.recorded.as_ref().map(|recorded| recorded.lock());
+        recorded.map(|names| names.unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
     }
 
     /// The checkpoint they come from.
@@ -45,26 +59,37 @@ impl Weights {
         packing: Packing,
         expected: &[&[usize]],
     ) -> Result<(Param, TensorType), Error> {
+        let (dtype, shape) = self.checked(name, expected)?;
+        let ty = match packing {
+            Packing::Vector | Packing::GatedVector => TensorType::f32(shape),
+            Packing::Linear | Packing::GatedLinear => {
+                TensorType::new(dtype, [shape[1].next_multiple_of(LANES), shape[0]]).in_strips()
+            }
+            Packing::Transposed => {
+                TensorType::new(dtype, [shape[0].next_multiple_of(LANES), shape[1]]).in_strips()
+            }
+            Packing::Conv => {
+                let [o, i, kh, kw] = [0, 1, 2, 3].map(|d| shape[d]);
+                TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o]).in_strips()
+            }
+        };
+        Ok((Param { tensors: vec![name.to_owned()], packing }, ty))
+    }
+
+    /// How a tensor's matrix is stored on the device, and its shape.
+    fn checked<'s>(&'s self, name: &str, expected: &[&'s [usize]]) -> Result<(DType, &'s [usize]), Error> {
+        if let Some(recorded) = &self.recorded {
+            let shape = expected.first().copied().unwrap_or_default();
+            let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            recorded.insert(name.to_owned(), shape.to_vec());
+            return Ok((DType::F32, shape));
+        }
         let entry = self.checkpoint.require(name)?;
         if !expected.contains(&entry.shape.as_slice()) {
             let shapes: Vec<String> = expected.iter().map(|s| format!("{s:?}")).collect();
             return Err(entry.unexpected(shapes.join(" or ")).into());
         }
-        let dtype = self.dtype(entry)?;
-        let ty = match packing {
-            Packing::Vector | Packing::GatedVector => TensorType::f32(entry.shape.as_slice()),
-            Packing::Linear | Packing::GatedLinear => {
-                TensorType::new(dtype, [entry.shape[1].next_multiple_of(LANES), entry.shape[0]]).in_strips()
-            }
-            Packing::Transposed => {
-                TensorType::new(dtype, [entry.shape[0].next_multiple_of(LANES), entry.shape[1]]).in_strips()
-            }
-            Packing::Conv => {
-                let [o, i, kh, kw] = [0, 1, 2, 3].map(|d| entry.shape[d]);
-                TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o]).in_strips()
-            }
-        };
-        Ok((Param { tensors: vec![name.to_owned()], packing }, ty))
+        Ok((self.dtype(entry)?, &entry.shape))
     }
 
     /// The parameter on the device, uploaded now if it was not yet.

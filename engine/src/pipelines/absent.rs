@@ -1,0 +1,142 @@
+//! Parts whose weights are not all there yet: what their configurations say that there will be.
+
+use std::collections::BTreeMap;
+
+use kernels::{DType, TensorType};
+use loaders::safetensors::Limits;
+use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder};
+
+use super::denoiser::{DenoiserShape, build_denoiser};
+use super::model::{Precision, TextPart};
+use crate::error::Error;
+use crate::models::{ClipText, ClipTextConfig, UNet, UNetConfig, VaeKl, VaeKlConfig};
+use crate::weights::Weights;
+
+/// Edge of the latent on which networks are built to see what they need: no tensor depends on it.
+pub(super) const LATENT_EDGE: usize = 64;
+
+/// A part of a model whose weights are missing or broken, in whose place others were assumed.
+#[derive(Debug)]
+pub struct Absent {
+    /// Its folder's name.
+    pub part: String,
+    /// What is missing or wrong.
+    pub problem: loaders::Error,
+    /// How its weights are assumed to be stored.
+    pub encoding: Encoding,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Bytes of those files of them that are there, whole or not.
+    pub bytes_there: u64,
+}
+
+impl Absent {
+    /// Bytes that are still to come.
+    pub fn bytes_to_come(&self) -> u64 {
+        self.bytes.saturating_sub(self.bytes_there)
+    }
+}
+
+/// Shapes of the tensors that a network needs, by name.
+pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// The weights of a folder's parts. Where they are missing or broken, and `absent` is given, as they will be.
+pub(super) struct PartWeights<'a> {
+    pub(super) folder: &'a DiffusersFolder,
+    pub(super) precision: Precision,
+    pub(super) absent: Option<&'a mut Vec<Absent>>,
+}
+
+impl PartWeights<'_> {
+    /// Those of the part `name`, which needs tensors of `shapes`.
+    ///
+    /// # Errors
+    /// [`Error::Load`] where nothing is assumed: without `absent`, and for what is sound and not supported.
+    pub(super) async fn of(
+        &mut self,
+        name: &str,
+        shapes: impl FnOnce() -> Result<Shapes, Error>,
+    ) -> Result<Checkpoint, Error> {
+        let prefer = self.precision.preferred_files();
+        let problem = match self.folder.checkpoint(name, prefer, &Limits::default()).await {
+            Ok(checkpoint) => return Ok(checkpoint),
+            Err(problem) => problem,
+        };
+        let Some(absent) =
+            self.absent.as_mut().filter(|_| matches!(problem, loaders::Error::Malformed { .. }))
+        else {
+            return Err(problem.into());
+        };
+        let encoding = if self.precision == Precision::F32 { Encoding::F32 } else { Encoding::F16 };
+        let folder = self.folder.part_folder(name)?;
+        let checkpoint = Checkpoint::foretold(folder.label(), encoding, shapes()?);
+        absent.push(Absent {
+            part: name.to_owned(),
+            problem,
+            encoding,
+            bytes: checkpoint.encodings().iter().map(|total| total.bytes).fold(0, u64::saturating_add),
+            bytes_there: bytes_there(&folder),
+        });
+        Ok(checkpoint)
+    }
+}
+
+/// Bytes of the files with weights in a part's folder, also of those under the names that downloads have until they are whole.
+fn bytes_there(folder: &Folder) -> u64 {
+    let names = folder.list().unwrap_or_default();
+    let weights = names.iter().filter(|name| name.contains(".safetensors") && !name.contains(".json"));
+    let sizes = weights.filter_map(|name| Some(folder.open(name).ok()??.len()));
+    sizes.fold(0, u64::saturating_add)
+}
+
+pub(super) fn text_shapes(part: &TextPart, config: &ClipTextConfig) -> Result<Shapes, Error> {
+    let mut text = ClipText::new(part.encoder, config.clone(), &nothing(), false)?;
+    text.weights = Weights::recording();
+    text.build(1, config.positions, DType::F32, part.outputs)?;
+    let mut shapes = text.weights.recorded();
+    shapes.extend(
+        ClipText::TABLES
+            .map(str::to_owned)
+            .into_iter()
+            .zip([vec![config.vocabulary, config.width], vec![config.positions, config.width]]),
+    );
+    Ok(shapes)
+}
+
+pub(super) fn unet_shapes(config: &UNetConfig) -> Result<Shapes, Error> {
+    let mut unet = UNet::new(config.clone(), &nothing(), false);
+    unet.weights = Weights::recording();
+    build_denoiser(&unet, any_denoiser())?;
+    Ok(unet.weights.recorded())
+}
+
+pub(super) fn vae_shapes(config: &VaeKlConfig) -> Result<Shapes, Error> {
+    let mut vae = VaeKl::new(config.clone(), &nothing(), false)?;
+    vae.weights = Weights::recording();
+    build_vae(&vae)?;
+    Ok(vae.weights.recorded())
+}
+
+/// A denoiser of which only the weights matter.
+pub(super) fn any_denoiser() -> DenoiserShape {
+    DenoiserShape {
+        height: LATENT_EDGE,
+        width: LATENT_EDGE,
+        tokens: 1,
+        guided: false,
+        rescaled: false,
+        dtype: DType::F32,
+    }
+}
+
+/// Both halves of an autoencoder, for their weights' sake.
+pub(super) fn build_vae(vae: &VaeKl) -> Result<(), Error> {
+    let latent = TensorType::f32([1, LATENT_EDGE, LATENT_EDGE, vae.config.latent_channels]);
+    vae.build_decoder(latent, DType::F32)?;
+    let edge = LATENT_EDGE * vae.config.downscale();
+    vae.build_encoder(TensorType::f32([1, edge, edge, 3]), DType::F32).map(drop)
+}
+
+fn nothing() -> Checkpoint {
+    Checkpoint::foretold("", Encoding::F32, Shapes::new())
+}

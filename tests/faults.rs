@@ -133,7 +133,7 @@ fn whenever_the_device_hangs_the_picture_ends_with_an_error() {
         assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "submission {number}: {error}");
         // Nobody waits for it again.
         let again = Instant::now();
-        let error = drawn(&mut pipeline).err().expect("it is still hung");
+        let error = drawn(&mut pipeline).expect_err("it is still hung");
         assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "submission {number}: {error}");
         assert!(again.elapsed() < Duration::from_secs(1), "submission {number}: {:?}", again.elapsed());
         hung += 1;

@@ -75,9 +75,9 @@ fn main(
             let first = block + tile * TILE;
             let k0 = kv + min(first + lane, last_key) * p.kv_quads;
             let k1 = kv + min(first + lane + LANES, last_key) * p.kv_quads;
-            var s: array<vec4<f32>, TILE>;
+            var s = array<vec4<f32>, TILE>();
             for (var start = 0u; start < d; start += DOT) {
-                var part: array<vec4<f32>, TILE>;
+                var part = array<vec4<f32>, TILE>();
                 let stop = min(start + DOT, d);
                 for (var i = start; i < stop; i++) {
                     let queries = mat4x4<f32>(
@@ -109,7 +109,7 @@ fn main(
 
         let decay = exp(before - highest);
         for (var chunk = 0u; chunk < d; chunk += CHUNK) {
-            var sum: array<mat4x4<f32>, CHUNK>;     // a column per query
+            var sum = array<mat4x4<f32>, CHUNK>();     // a column per query
             for (var c = 0u; c < CHUNK; c++) {
                 let at = own_sums + min(chunk + c, d - 1u) * 4u * LANES;
                 sum[c] = mat4x4<f32>(
@@ -121,7 +121,7 @@ fn main(
                 for (var half = 0u; half < TILE; half += LANES) {
                     let key = tile * TILE + half;
                     let row = kv + min(block + key + lane, last_key) * p.kv_quads;
-                    var value: array<vec4<f32>, CHUNK>;
+                    var value = array<vec4<f32>, CHUNK>();
                     for (var c = 0u; c < CHUNK; c++) {
                         value[c] = decode_v(v[row + min(chunk + c, d - 1u)]);
                     }

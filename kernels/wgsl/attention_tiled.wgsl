@@ -65,7 +65,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 
     let group = lane / QUAD_LANES * LANE_GROUPS;
     let quad_lane = lane % QUAD_LANES;
-    var sums: array<mat4x4<f32>, LANE_GROUPS * LANE_QUADS>;    // a column per query
+    var sums = array<mat4x4<f32>, LANE_GROUPS * LANE_QUADS>();    // a column per query
     var highest = vec4<f32>(MASKED);
     var total = vec4<f32>();
 
@@ -146,7 +146,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
         let keys = min(KEYS, end - tile);
         for (var key = 0u; key < keys; key++) {
-            var values: array<vec4<f32>, LANE_QUADS>;
+            var values = array<vec4<f32>, LANE_QUADS>();
             let row = kv + (tile + key) * p.kv_quads;
             for (var c = 0u; c < LANE_QUADS; c++) {
                 values[c] = decode_v(v[row + min(quad_lane + c * QUAD_LANES, d - 1u)]);

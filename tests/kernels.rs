@@ -5,6 +5,7 @@
 use engine::device::{Gpu, GpuOptions};
 use engine::validate::validate_case;
 use kernels::Case;
+use photogram_tests::described;
 
 /// A failure's first lines name operation, variant and operands.
 fn check(gpu: &Gpu, cases: &[Case]) {
@@ -17,16 +18,7 @@ fn check(gpu: &Gpu, cases: &[Case]) {
         assert!(!verdicts.is_empty(), "{case:?} has no variant");
         checked += verdicts.len();
         for v in verdicts.iter().filter(|v| !v.pass()) {
-            let types: Vec<String> = v.inputs.iter().map(ToString::to_string).collect();
-            failures.push(format!(
-                "{} on {} ({}; {}): {:?}, padding zero: {}",
-                v.variant,
-                types.join(" "),
-                v.attributes,
-                v.hard.name(),
-                v.comparison,
-                v.padding_is_zero
-            ));
+            failures.push(described(v));
         }
     }
     assert!(checked > 0, "nothing was checked");

@@ -1,14 +1,13 @@
 //! Every shader of every case, without a device: it compiles for each API, and its dispatches keep the limits they promise.
 
+mod translation;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::process::Command;
 
 use naga::AddressSpace;
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use photogram_kernels::ops::{self, Activate, Activation, Concat, Geglu, Slice, ToRgb, Upsample};
-use photogram_kernels::{
-    Caps, Case, DType, Dispatch, OpError, Operand, Shader, Subgroups, Target, TensorType, Variant,
-};
+use photogram_kernels::{Caps, Case, DType, Dispatch, Operand, Shader, Target, TensorType, Variant};
+use translation::{SpirvVal, adapters, hlsl, msl, parse, spirv, uses_cooperative_matrices, variants};
 
 const TARGETS: [Target; 2] = [
     Target { immediates: true, enable_subgroups: false },
@@ -21,81 +20,6 @@ const MAX_PARAMS: usize = 16;
 const SAFE_STORAGE_BUFFERS: usize = 8;
 const SAFE_WORKGROUP_BYTES: u32 = 16 << 10;
 const SAFE_INVOCATIONS: u32 = 256;
-
-/// Adapters that differ in what kernels look at.
-fn adapters() -> Vec<(&'static str, Caps)> {
-    let subgroups = |size| Some(Subgroups { min: size, max: size });
-    vec![
-        ("webgpu", Caps::webgpu()),
-        ("subgroups of 32", Caps { subgroups: subgroups(32), ..Caps::webgpu() }),
-        (
-            "cooperative matrices of 16",
-            Caps {
-                subgroups: subgroups(32),
-                cooperative: Some(16),
-                workgroup_bytes: 32 << 10,
-                ..Caps::webgpu()
-            },
-        ),
-        (
-            "cooperative matrices of 8",
-            Caps { subgroups: subgroups(8), cooperative: Some(8), software: true, ..Caps::webgpu() },
-        ),
-        ("software", Caps { subgroups: subgroups(8), software: true, ..Caps::webgpu() }),
-        ("software without subgroups", Caps { software: true, ..Caps::webgpu() }),
-        ("bindings of 16 KiB", Caps { max_binding_bytes: 16 << 10, ..Caps::webgpu() }),
-        ("bindings of 2 KiB", Caps { max_binding_bytes: 2 << 10, binding_alignment: 32, ..Caps::webgpu() }),
-        ("short dispatches", Caps { max_dispatch_flops: 20_000, ..Caps::webgpu() }),
-        ("grids of 64", Caps { max_groups_per_axis: 64, ..Caps::webgpu() }),
-    ]
-}
-
-/// The variants, or none if the case does not fit the adapter.
-fn variants(case: &Case, caps: &Caps) -> Vec<Variant> {
-    match case.op.variants(&case.inputs, caps) {
-        Ok(variants) => variants,
-        Err(OpError::TooLarge { .. }) => Vec::new(),
-        Err(error) => panic!("{case:?}: {error}"),
-    }
-}
-
-fn parse(shader: &Shader, target: Target) -> (naga::Module, ModuleInfo) {
-    let text = shader.wgsl(target);
-    let module = naga::front::wgsl::parse_str(&text)
-        .unwrap_or_else(|e| panic!("{shader:?}\n{}", e.emit_to_string(&text)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{shader:?}\n{}", e.emit_to_string(&text)));
-    (module, info)
-}
-
-fn uses_cooperative_matrices(module: &naga::Module) -> bool {
-    module.types.iter().any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. }))
-}
-
-fn write_for_every_api(module: &naga::Module, info: &ModuleInfo) -> Result<(), String> {
-    use naga::back::{hlsl, msl, spv};
-    let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
-    spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
-    let options = msl::Options { lang_version: (2, 4), ..msl::Options::default() };
-    msl::write_string(module, info, &options, &msl::PipelineOptions::default())
-        .map_err(|e| format!("MSL: {e}"))?;
-    // naga has no words for them in HLSL.
-    if uses_cooperative_matrices(module) {
-        return Ok(());
-    }
-    let options = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V6_0,
-        immediates_target: Some(hlsl::BindTarget::default()),
-        ..hlsl::Options::default()
-    };
-    let pipeline = hlsl::PipelineOptions::default();
-    let mut text = String::new();
-    hlsl::Writer::new(&mut text, &options, &pipeline)
-        .write(module, info, None)
-        .map_err(|e| format!("HLSL: {e}"))?;
-    Ok(())
-}
 
 /// What a shader declares, to be held against what dispatches give it.
 struct Interface {
@@ -140,7 +64,12 @@ fn every_shader_compiles_for_every_api_with_immediates_and_without() {
                 }
                 for target in TARGETS {
                     let (module, info) = parse(&dispatch.shader, target);
-                    if let Err(message) = write_for_every_api(&module, &info) {
+                    let written = spirv(&module, &info).and_then(|_| msl(&module, &info));
+                    let written = written.and_then(|()| match uses_cooperative_matrices(&module) {
+                        true => Ok(()),
+                        false => hlsl(&module, &info),
+                    });
+                    if let Err(message) = written {
                         panic!("{:?} with {target:?}: {message}", dispatch.shader);
                     }
                 }
@@ -150,60 +79,70 @@ fn every_shader_compiles_for_every_api_with_immediates_and_without() {
     assert!(!seen.is_empty());
 }
 
-/// The modules in SPIR-V as Khronos's validator takes them, where it is installed: naga is no judge of itself.
-///
-/// `REQUIRE_SPIRV_VAL=1`, as `.ci/run` sets it, makes a missing one fail.
 #[test]
 fn every_shader_is_valid_to_spirv_val() {
-    let Ok(version) = Command::new("spirv-val").arg("--version").output() else {
-        assert!(
-            std::env::var("REQUIRE_SPIRV_VAL").as_deref() != Ok("1"),
-            "REQUIRE_SPIRV_VAL=1, but no spirv-val"
-        );
-        println!("skipped: no spirv-val");
-        return;
-    };
-    // SPIRV-Tools v2023.1: it learned of cooperative matrices in v2023.4.
-    let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    let number: f64 = version.split_once('v').map_or(0.0, |(_, rest)| {
-        rest.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
-    });
-    let folder = std::env::temp_dir().join(format!("photogram-spirv-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a temporary folder");
-    let (mut seen, mut files) = (HashSet::new(), Vec::new());
-    for dispatch in adapters().iter().flat_map(|(_, caps)| {
-        let cases = ops::cases();
-        cases.iter().flat_map(|case| variants(case, caps)).flat_map(|v| v.dispatches).collect::<Vec<_>>()
-    }) {
-        if !seen.insert(dispatch.shader.clone()) {
-            continue;
-        }
-        let (module, info) = parse(&dispatch.shader, TARGETS[0]);
-        if uses_cooperative_matrices(&module) && number < 2023.4 {
-            continue;
-        }
-        let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-        let words = naga::back::spv::write_vec(&module, &info, &options, None).expect("checked above");
-        let path = folder.join(format!("{}.spv", files.len()));
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        std::fs::write(&path, bytes).expect("written");
-        files.push((path, dispatch.shader));
-    }
-    let mut broken = Vec::new();
-    for (path, shader) in &files {
-        let output = Command::new("spirv-val")
-            .args(["--target-env", "vulkan1.1"])
-            .arg(path)
-            .output()
-            .expect("it ran before");
-        if !output.status.success() {
-            broken.push(format!("{shader:?}: {}", String::from_utf8_lossy(&output.stderr)));
+    let Some(spirv_val) = SpirvVal::find() else { return };
+    let (mut seen, mut checked, mut broken) = (HashSet::new(), 0, Vec::new());
+    for (_, caps) in adapters() {
+        for dispatch in ops::cases().iter().flat_map(|case| variants(case, &caps)).flat_map(|v| v.dispatches)
+        {
+            if !seen.insert(dispatch.shader.clone()) {
+                continue;
+            }
+            let (module, info) = parse(&dispatch.shader, TARGETS[0]);
+            if !spirv_val.knows(&module) {
+                continue;
+            }
+            checked += 1;
+            if let Err(message) = spirv(&module, &info).and_then(|words| spirv_val.check(&words)) {
+                broken.push(format!("{:?}: {message}", dispatch.shader));
+            }
         }
     }
-    std::fs::remove_dir_all(&folder).expect("removed");
-    println!("{} modules, {} of {} shaders", files.len(), files.len(), seen.len());
+    assert!(spirv_val.check(&[0x0723_0203]).is_err(), "a magic number is no module");
+    println!("{checked} of {} modules, spirv-val v{}", seen.len(), spirv_val.version);
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    assert!(files.len() > 50);
+    assert!(checked > 50);
+}
+
+/// A variable without one is zero whenever its declaration is reached; Tint makes it so once, and not in every round of a loop.
+#[test]
+fn every_local_variable_has_an_initial_value() {
+    let mut seen = HashSet::new();
+    for (adapter, caps) in adapters() {
+        for dispatch in ops::cases().iter().flat_map(|case| variants(case, &caps)).flat_map(|v| v.dispatches)
+        {
+            if !seen.insert(dispatch.shader.clone()) {
+                continue;
+            }
+            let text = dispatch.shader.wgsl(TARGETS[0]);
+            for line in text.lines().map(|line| line.split("//").next().unwrap_or_default()) {
+                let variables = line.split("var ").skip(1).filter_map(|rest| rest.split(';').next());
+                let bare: Vec<&str> = variables.filter(|variable| !variable.contains('=')).collect();
+                assert!(bare.is_empty(), "{} on {adapter}: {bare:?}", dispatch.shader.file);
+            }
+        }
+    }
+}
+
+/// The table of RELIABILITY.md says of every variant what has been checked of it; `.ci/run dawn` prints it.
+#[test]
+fn the_page_on_reliability_has_a_row_for_every_variant() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../RELIABILITY.md"));
+    let page = page.expect("it is readable").replace("\r\n", "\n");
+    let (_, table) = page.split_once("\n| variant | SPIR-V |").expect("the table has this head");
+    let (table, _) = table.split_once("\n\n").expect("it ends");
+    let rows: BTreeSet<&str> =
+        table.lines().skip(2).filter_map(|row| row.split('|').nth(1)).map(str::trim).collect();
+    let names: BTreeSet<&str> = adapters()
+        .iter()
+        .flat_map(|(_, caps)| ops::cases().into_iter().flat_map(move |case| variants(&case, caps)))
+        .map(|variant| variant.name)
+        .collect();
+    let missing: Vec<&&str> = names.difference(&rows).collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+    let unknown: Vec<&&str> = rows.difference(&names).collect();
+    assert!(unknown.is_empty(), "no variant is called {unknown:?}");
 }
 
 fn operand_type<'a>(

@@ -1,4 +1,4 @@
-//! What tests share: a device that is opened once, and data that may be absent.
+//! What tests share: a device that is opened once, data that may be absent, and a failure's line.
 
 pub mod recording;
 pub mod stable_diffusion_1;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use engine::device::{AdapterChoice, Gpu, GpuOptions};
+use engine::validate::Verdict;
 
 /// The device of the tests, or `None` with a line printed when this machine has no adapter.
 ///
@@ -38,6 +39,20 @@ fn open(options: GpuOptions) -> Option<Gpu> {
             None
         }
     }
+}
+
+/// A verdict as a failure's line.
+pub fn described(verdict: &Verdict) -> String {
+    let types: Vec<String> = verdict.inputs.iter().map(ToString::to_string).collect();
+    format!(
+        "{} on {} ({}; {}): {:?}, padding zero: {}",
+        verdict.variant,
+        types.join(" "),
+        verdict.attributes,
+        verdict.hard.name(),
+        verdict.comparison,
+        verdict.padding_is_zero
+    )
 }
 
 /// A folder of the test data, or `None` with a line printed when it is not there.

@@ -18,6 +18,14 @@ pub use expected::Against;
 pub(crate) use expected::Expected;
 pub use shapes::validate_task;
 
+/// What a result's bytes are before a kernel runs, which has to write every element: no reference gives such values.
+pub const UNWRITTEN: u8 = 0x7f;
+
+/// The operands of `case` of one kind.
+pub fn operands(case: &Case, hard: Hard) -> Vec<HostTensor> {
+    case.inputs.iter().enumerate().map(|(i, ty)| hard.tensor(ty, i as u64 + 1)).collect()
+}
+
 /// One variant on one case and one kind of input.
 #[derive(Clone, Debug)]
 pub struct Verdict {
@@ -38,6 +46,20 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// What is to be said of the bytes that `variant` left in the buffer of its result.
+    pub fn of(case: &Case, variant: &'static str, hard: Hard, expected: &HostTensor, bytes: &[u8]) -> Self {
+        let (found, padding_is_zero) = HostTensor::from_bytes(expected.ty().clone(), bytes);
+        Verdict {
+            op: case.op.name(),
+            attributes: described_attributes(case.op.as_ref()),
+            variant,
+            inputs: case.inputs.clone(),
+            hard,
+            comparison: compare(expected, &found, case.op.class(&case.inputs), expected.ty().dtype),
+            padding_is_zero,
+        }
+    }
+
     /// Whether the variant is right.
     pub fn pass(&self) -> bool {
         self.comparison.pass && self.padding_is_zero
@@ -98,29 +120,18 @@ pub(crate) async fn validate_variants(
 
     let mut verdicts = Vec::new();
     for hard in kinds.iter().copied() {
-        let operands: Vec<HostTensor> =
-            case.inputs.iter().enumerate().map(|(i, ty)| hard.tensor(ty, i as u64 + 1)).collect();
+        let operands = operands(case, hard);
         let expected = case.op.reference(&operands.iter().collect::<Vec<_>>());
         let mut uploaded = Vec::with_capacity(operands.len());
         for operand in &operands {
             uploaded.push(gpu.upload_new("operand", operand).await?);
         }
         for (variant, program) in &programs {
-            // Kernels must write every element: start from a value that no reference gives.
             let to = gpu.allocate("result", output.clone())?;
-            gpu.upload_bytes(&to, 0, &vec![0x7f; output.bytes() as usize]).await?;
+            gpu.upload_bytes(&to, 0, &vec![UNWRITTEN; output.bytes() as usize]).await?;
             program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
             let bytes = gpu.read_bytes(&to).await?;
-            let (found, padding_is_zero) = HostTensor::from_bytes(output.clone(), &bytes);
-            verdicts.push(Verdict {
-                op: case.op.name(),
-                attributes: described_attributes(case.op.as_ref()),
-                variant,
-                inputs: case.inputs.clone(),
-                hard,
-                comparison: compare(&expected, &found, case.op.class(&case.inputs), output.dtype),
-                padding_is_zero,
-            });
+            verdicts.push(Verdict::of(case, variant, hard, &expected, &bytes));
         }
     }
     Ok(verdicts)

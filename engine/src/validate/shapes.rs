@@ -3,7 +3,7 @@
 use kernels::HostTensor;
 use kernels::check::Hard;
 
-use super::{Expected, Verdict, described_attributes};
+use super::{Expected, UNWRITTEN, Verdict, described_attributes};
 use crate::device::{Gpu, Program};
 use crate::error::Error;
 use crate::graph::{Graph, Rate};
@@ -41,8 +41,7 @@ pub async fn validate_task(gpu: &Gpu, task: &Task) -> Result<Vec<Verdict>, Error
         let expected = Expected::surely_of(op, inputs, &operands);
         drop(operands);
         let to = gpu.allocate("result", output.clone())?;
-        // Kernels must write every element: start from a value that no reference gives.
-        gpu.upload_bytes(&to, 0, &vec![0x7f; output.bytes() as usize]).await?;
+        gpu.upload_bytes(&to, 0, &vec![UNWRITTEN; output.bytes() as usize]).await?;
         program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
         let (found, padding_is_zero) = HostTensor::from_bytes(output.clone(), &gpu.read_bytes(&to).await?);
         // One of the two is known.

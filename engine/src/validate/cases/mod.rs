@@ -188,8 +188,7 @@ async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> R
     for (number, variant) in variants.iter().enumerate() {
         let plan = build_plan(&graph, gpu.caps(), Choice::Number(number))?;
         let program = Program::compile(gpu, plan, Vec::new())?;
-        // Kernels must write every element: start from a value that no reference gives.
-        gpu.upload_bytes(&to, 0, &vec![0x7f; output.bytes() as usize]).await?;
+        gpu.upload_bytes(&to, 0, &vec![super::UNWRITTEN; output.bytes() as usize]).await?;
         program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
         let values = to_torch(&gpu.read(&to).await?);
         if values.len() != case.output.values.len() {

@@ -402,8 +402,8 @@ mod tests {
 
     #[test]
     fn a_dispatch_ends_long_before_a_watchdog_looks() {
-        // A slow integrated GPU, and two cores of a CPU as BENCHMARKS.md measures them.
+        // A slow integrated GPU, and two cores of a CPU at the slowest contraction that BENCHMARKS.md measured, attention.
         assert!(Caps::GPU_DISPATCH_FLOPS as f64 / 0.5e12 <= 0.1);
-        assert!(Caps::SOFTWARE_DISPATCH_FLOPS as f64 / 20e9 <= 1.0);
+        assert!(Caps::SOFTWARE_DISPATCH_FLOPS as f64 / 27e9 <= 1.0);
     }
 }

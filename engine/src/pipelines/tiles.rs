@@ -18,13 +18,21 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Tiles of `edge` latent pixels, halo included, of images with `extent` rows and columns of them.
+    /// Tiles of at most `edge` latent pixels, halo included, of images with `extent` rows and columns of them: as few as can be,
+    /// and those as small as they can be.
     ///
     /// # Panics
     /// If nothing is left inside of a tile: a programming error.
     pub(super) fn new(extent: [usize; 2], edge: usize) -> Self {
         assert!(edge > 2 * HALO, "a tile has an inside");
-        Tiles { extent, tile: extent.map(|extent| edge.min(extent)) }
+        let tile = extent.map(|extent| {
+            if extent <= edge {
+                return extent;
+            }
+            let tiles = (extent - 2 * HALO).div_ceil(edge - 2 * HALO);
+            (extent - 2 * HALO).div_ceil(tiles) + 2 * HALO
+        });
+        Tiles { extent, tile }
     }
 
     /// Rows and columns of a tile.
@@ -184,6 +192,8 @@ mod tests {
         }
         let rows: Vec<usize> = Tiles::new([50, 16], 16).corners().iter().map(|[row, _]| *row).collect();
         assert_eq!(rows, [0, 12, 24, 34]);
+        let tiles = Tiles::new([72, 100], 64);
+        assert_eq!((tiles.tile(), tiles.corners().len()), ([38, 52], 4));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const LATENTS: usize = 7;
 /// Bytes of all that is as small for the largest picture: counts, coefficients, a canary.
 const SMALL: u64 = 8 << 10;
 /// Edges of the autoencoder's tiles in latent pixels, the best first: the larger they are, the less is done twice.
-pub(super) const TILES: [usize; 6] = [96, 64, 48, 32, 24, 16];
+pub(super) const TILES: [usize; 6] = [96, 64, 48, 32, 24, Pipeline::LEAST_TILE];
 
 /// What stays on the device, and how pictures are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,10 +75,14 @@ impl Pipeline {
         self.gpu.limit(bytes);
     }
 
-    /// Decodes pictures in tiles of `edge` latent pixels from here on, where they are larger than one.
+    /// Encodes and decodes pictures in tiles of at most `edge` latent pixels from here on, where they are larger than one. Edges
+    /// below [`Pipeline::LEAST_TILE`] stand for that.
     pub fn tile(&mut self, edge: usize) {
-        self.forced_tile = Some(edge);
+        self.forced_tile = Some(edge.max(Pipeline::LEAST_TILE));
     }
+
+    /// Edge in latent pixels of the smallest tiles: smaller ones would be halo for the most part.
+    pub const LEAST_TILE: usize = 16;
 
     /// Edge in latent pixels of tiles of which few are needed and whose borders are few.
     pub const TILE: usize = 64;

@@ -11,8 +11,8 @@ use engine::plan::{Choice, build_plan};
 use kernels::check::{Class, Hard};
 use kernels::ops::{
     Activate, Activation, Add, Attention, Cast, Clamp, Concat, Conv2d, Epilogue, Geglu, GroupNorm,
-    LatentsToRgb, LayerNorm, LinearCombination, MatMul, MatchDeviation, Mul, NonFinite, Permute, RmsNorm,
-    Scale, Slice, ToRgb, Upsample,
+    LatentsToRgb, LayerNorm, LinearCombination, MatMul, MatchDeviation, Mul, NonFinite, Normalize, Permute,
+    RmsNorm, Scale, Slice, ToRgb, Upsample,
 };
 use kernels::{Case, DType, TensorType};
 use pollster::block_on;
@@ -113,6 +113,9 @@ fn cases() -> Vec<Case> {
         Case::new(same.clone(), [f16(vec![2, 64, 64, 320]), w(vec![3, 3, 320, 320]), f32(vec![320])]),
         Case::new(linear.clone(), [f32(vec![1024, 320]), w32(vec![320, 320]), f32(vec![320])]),
         Case::new(linear.clone(), [f32(vec![1024, 320]), w(vec![320, 2560]), f32(vec![2560])]),
+        // Long sums of few rows.
+        Case::new(linear.clone(), [f32(vec![64, 5120]), w(vec![5120, 1280]), f32(vec![1280])]),
+        Case::new(linear.clone(), [f16(vec![64, 5120]), w(vec![5120, 1280]), f32(vec![1280])]),
         Case::new(linear, [f16(vec![256, 640]), w(vec![640, 640]), f32(vec![640])]),
         Case::new(same.clone(), [f32(vec![1, 32, 32, 320]), w(vec![3, 3, 320, 320]), f32(vec![320])]),
         Case::new(same.clone(), [f16(vec![1, 32, 32, 320]), w(vec![3, 3, 320, 320]), f32(vec![320])]),
@@ -122,6 +125,11 @@ fn cases() -> Vec<Case> {
         Case::new(attention(8), [f32(vec![1, 1024, 320]), f32(vec![1, 1024, 320]), f32(vec![1, 1024, 320])]),
         Case::new(attention(8), [f32(vec![1, 1024, 320]), f32(vec![1, 77, 320]), f32(vec![1, 77, 320])]),
         Case::new(attention(1), [f32(vec![1, 1024, 512]), f32(vec![1, 1024, 512]), f32(vec![1, 1024, 512])]),
+        Case::new(attention(1), [f16(vec![1, 1024, 512]), f16(vec![1, 1024, 512]), f16(vec![1, 1024, 512])]),
+        Case::new(
+            Normalize { groups: 32, silu: true },
+            [f32(vec![1, 128, 128, 256]), f32(vec![256]), f32(vec![256]), f32(vec![1, 32, 2])],
+        ),
         Case::new(norm.clone(), [f32(vec![1, 32, 32, 320]), f32(vec![320]), f32(vec![320])]),
         Case::new(norm, [f16(vec![1, 128, 128, 256]), f32(vec![256]), f32(vec![256])]),
         Case::new(LayerNorm { eps: 1e-5 }, [f32(vec![1024, 320]), f32(vec![320]), f32(vec![320])]),

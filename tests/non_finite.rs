@@ -1,12 +1,11 @@
 //! Values that are not finite, on this machine's adapter: the kernels that look for them find them, and those that promise to
 //! keep them do. WGSL may take it that there are none, so no comparison of ordinary values shows this.
 
-use engine::device::{Gpu, GpuOptions, Program};
-use engine::graph::{Graph, Rate};
-use engine::plan::{Choice, build_plan};
+use engine::device::{Gpu, GpuOptions};
 use kernels::check::{Hard, compare};
 use kernels::ops::{Attention, Clamp, LatentsToRgb, NonFinite, ToRgb};
 use kernels::{Case, DType, HostTensor, TensorType};
+use photogram_tests::run_variants as run;
 
 const SPECIAL: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
@@ -17,30 +16,6 @@ fn spoiled(ty: &TensorType, positions: &[usize]) -> HostTensor {
         data[*position] = SPECIAL[i % SPECIAL.len()];
     }
     HostTensor::new(ty.clone(), data)
-}
-
-/// Result of each variant.
-fn run(gpu: &Gpu, case: &Case, operands: &[HostTensor]) -> Vec<HostTensor> {
-    let mut graph = Graph::new();
-    let ids: Vec<_> = case.inputs.iter().map(|ty| graph.input("operand", ty.clone(), Rate::Step)).collect();
-    let result = graph.apply_arc(case.op.name(), case.op.clone(), &ids).expect("a valid case");
-    graph.output(result);
-    let variants = case.op.variants(&case.inputs, gpu.caps()).expect("the case fits").len();
-    pollster::block_on(async {
-        let mut found = Vec::new();
-        for number in 0..variants {
-            let plan = build_plan(&graph, gpu.caps(), Choice::Number(number)).expect("a plan");
-            let program = Program::compile(gpu, plan, Vec::new()).expect("pipelines");
-            let mut uploaded = Vec::new();
-            for operand in operands {
-                uploaded.push(gpu.upload_new("operand", operand).await.expect("an upload"));
-            }
-            let to = gpu.allocate("result", graph.ty(result).clone()).expect("memory");
-            program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await.expect("a run");
-            found.push(gpu.read(&to).await.expect("a result"));
-        }
-        found
-    })
 }
 
 fn adapters() -> impl Iterator<Item = Gpu> {

@@ -54,7 +54,9 @@ pub(crate) async fn open_tuned(choice: &AdapterChoice, report: &Report) -> Resul
         }
         Err(loaders::Error::NotFound { .. }) => Ok(Adapter { gpu, notes }),
         Err(error) => {
-            let note = format!("{error}; not used, `photogram tune` writes it anew");
+            // Nobody tunes a CPU.
+            let remedy = if gpu.caps().software { "remove it" } else { "`photogram tune` writes it anew" };
+            let note = format!("{error}; not used, {remedy}");
             report.note(&note);
             notes.push(note);
             Ok(Adapter { gpu, notes })

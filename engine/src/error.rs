@@ -101,9 +101,10 @@ impl Error {
             Error::Load(error) => load_kind(error),
             Error::Graph(_) => ErrorKind::Malformed,
             // A smaller picture would fit.
-            Error::Plan(PlanError { source: OpError::TooLarge { .. } | OpError::TooLong { .. }, .. }) => {
-                ErrorKind::OutOfMemory
-            }
+            Error::Plan(PlanError {
+                source: OpError::TooLarge { .. } | OpError::TooMany { .. } | OpError::TooLong { .. },
+                ..
+            }) => ErrorKind::OutOfMemory,
             Error::Plan(_) => ErrorKind::Unsupported,
             Error::Sampler(error) => sampler_kind(error),
             Error::Device(error) => match error {

@@ -236,6 +236,18 @@ pub enum OpError {
         /// The adapter's limit.
         limit: u64,
     },
+    /// More workgroups side by side than the adapter takes.
+    #[error("{op}: {count} {what}, the adapter takes {limit} at most")]
+    TooMany {
+        /// Operation.
+        op: &'static str,
+        /// What there are too many of.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The adapter's limit.
+        limit: u32,
+    },
     /// A loop over an operand would be left before its end.
     #[error("{op}: {operand} takes {iterations} iterations, software drivers end loops after {limit}")]
     TooLong {
@@ -284,7 +296,7 @@ pub struct Caps {
 impl Caps {
     /// A tenth of a second at 0.5 TFLOP/s, which a slow integrated GPU does; watchdogs wait for two.
     pub const GPU_DISPATCH_FLOPS: u64 = 50_000_000_000;
-    /// Half a second of two CPU cores: llvmpipe does 48 GFLOP/s of convolutions on them.
+    /// Six tenths of a second of two CPU cores: llvmpipe does 40 GFLOP/s of products and convolutions on them.
     pub const SOFTWARE_DISPATCH_FLOPS: u64 = 24_000_000_000;
 
     /// What every WebGPU adapter has.

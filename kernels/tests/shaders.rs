@@ -229,6 +229,7 @@ fn every_dispatch_keeps_the_limits_and_fits_its_shader() {
                     let broken = broken_rules(dispatch, interface, &case, &output, variant, &caps);
                     assert!(broken.is_empty(), "{name}: {broken:?}");
                     assert!(caps.subgroups.is_some() || !dispatch.shader.subgroups, "{name}: subgroups");
+                    assert!(interface.workgroup_bytes <= caps.workgroup_bytes, "{name}: workgroup memory");
                     if number == 0 {
                         assert!(!dispatch.shader.subgroups, "{name}: subgroups in the safe variant");
                         assert!(interface.storage.len() <= SAFE_STORAGE_BUFFERS, "{name}: storage buffers");

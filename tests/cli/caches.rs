@@ -50,7 +50,7 @@ fn what_was_measured_is_used_and_what_was_not_is_told_once() {
         std::fs::write(&path, &stored).expect("written");
         let output = draw(folder.path(), &["-p", "x", "-v", "--stats", "stats.json", "-o", "out.png"]);
         let stderr = text(&output.stderr);
-        let is_note = |line: &&str| line.contains("`photogram tune` writes it anew");
+        let is_note = |line: &&str| line.contains("; not used, ");
         let notes: Vec<&str> = stderr.lines().filter(is_note).collect();
         assert_eq!(notes.len(), usize::from(!says.is_empty()), "{stderr}");
         assert!(notes.iter().all(|note| note.contains(says)), "{stderr}");

@@ -9,8 +9,11 @@ pub use tiny::draw_tiny;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use engine::device::{AdapterChoice, Gpu, GpuOptions};
+use engine::device::{AdapterChoice, Gpu, GpuOptions, Program};
+use engine::graph::{Graph, Rate};
+use engine::plan::{Choice, build_plan};
 use engine::validate::Verdict;
+use kernels::{Case, HostTensor};
 
 /// The device of the tests, or `None` with a line printed when this machine has no adapter.
 ///
@@ -29,8 +32,17 @@ fn open(options: GpuOptions) -> Option<Gpu> {
     let adapter = std::env::var("PHOTOGRAM_ADAPTER").map_or(AdapterChoice::Auto, |name| {
         name.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
     });
+    let needs_units = std::env::var("REQUIRE_MATRIX_UNITS").as_deref() == Ok("1") && !options.webgpu_only;
     match pollster::block_on(Gpu::open_with(GpuOptions { adapter, ..options })) {
-        Ok(gpu) => Some(gpu),
+        Ok(gpu) => {
+            // Units that fail their probe stay idle, and kernels for them would go unseen.
+            assert!(
+                !needs_units || gpu.caps().cooperative.is_some(),
+                "REQUIRE_MATRIX_UNITS=1: {:?}",
+                gpu.notes()
+            );
+            Some(gpu)
+        }
         Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => {
             panic!("REQUIRE_GPU=1, but: {error}")
         }
@@ -39,6 +51,30 @@ fn open(options: GpuOptions) -> Option<Gpu> {
             None
         }
     }
+}
+
+/// What each variant makes of `operands`.
+pub fn run_variants(gpu: &Gpu, case: &Case, operands: &[HostTensor]) -> Vec<HostTensor> {
+    let mut graph = Graph::new();
+    let ids: Vec<_> = case.inputs.iter().map(|ty| graph.input("operand", ty.clone(), Rate::Step)).collect();
+    let result = graph.apply_arc(case.op.name(), case.op.clone(), &ids).expect("a valid case");
+    graph.output(result);
+    let variants = case.op.variants(&case.inputs, gpu.caps()).expect("the case fits").len();
+    pollster::block_on(async {
+        let mut found = Vec::new();
+        for number in 0..variants {
+            let plan = build_plan(&graph, gpu.caps(), Choice::Number(number)).expect("a plan");
+            let program = Program::compile(gpu, plan, Vec::new()).expect("pipelines");
+            let mut uploaded = Vec::new();
+            for operand in operands {
+                uploaded.push(gpu.upload_new("operand", operand).await.expect("an upload"));
+            }
+            let to = gpu.allocate("result", graph.ty(result).clone()).expect("memory");
+            program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await.expect("a run");
+            found.push(gpu.read(&to).await.expect("a result"));
+        }
+        found
+    })
 }
 
 /// A verdict as a failure's line.

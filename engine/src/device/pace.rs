@@ -8,8 +8,8 @@ const SUBMISSION: Duration = Duration::from_millis(50);
 /// Floating-point operations of a submission on a software adapter, where interrupting means waiting for it.
 const SOFTWARE_FLOPS: u64 = 4_000_000_000;
 
-/// Those of a GPU's first submissions: [`SUBMISSION`] at 0.4 TFLOP/s.
-const FIRST_FLOPS: u64 = 20_000_000_000;
+/// Those of a GPU's first submissions: [`SUBMISSION`] at 0.5 TFLOP/s, as [`kernels::Caps::GPU_DISPATCH_FLOPS`] reckons.
+const FIRST_FLOPS: u64 = 25_000_000_000;
 
 /// The most, whatever the GPU: more would not be faster.
 const MOST_FLOPS: u64 = 5_000_000_000_000;
@@ -72,6 +72,12 @@ mod tests {
         assert!((49e9..51e9).contains(&(slow as f64)), "{slow}");
         assert_eq!(after(&mut pace, 1e9, 40), FIRST_FLOPS);
         assert_eq!(after(&mut pace, 1e18, 80), MOST_FLOPS);
+    }
+
+    #[test]
+    fn submissions_are_no_longer_than_dispatches_may_be() {
+        assert!(Pace::new(true).flops() <= kernels::Caps::SOFTWARE_DISPATCH_FLOPS);
+        assert!(Pace::new(false).flops() <= kernels::Caps::GPU_DISPATCH_FLOPS);
     }
 
     #[test]

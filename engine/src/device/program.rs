@@ -144,9 +144,13 @@ impl Program {
         &self.plan.steps[self.launches[launch].step]
     }
 
+    /// Floating-point operations of a launch: its operation's, shared with the dispatches of the same shader. Copies and
+    /// partial sums beside them so count for too much, and none for too little.
     pub(super) fn flops(&self, launch: usize) -> u64 {
         let step = self.step(launch);
-        step.cost.flops / step.variant.dispatches.len() as u64
+        let dispatches = &step.variant.dispatches;
+        let shader = &dispatches[self.launches[launch].dispatch].shader;
+        step.cost.flops / dispatches.iter().filter(|dispatch| dispatch.shader == *shader).count() as u64
     }
 
     pub(super) fn submit(

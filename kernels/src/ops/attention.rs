@@ -104,6 +104,8 @@ struct Kernel {
     queries: usize,
     /// Workgroups that share a head's features of a block of queries: each needs all of the scores.
     slices: usize,
+    /// Products of queries, keys and features that are done for each: of scores, as often as they are, and of the result.
+    products: usize,
 }
 
 /// `q, k, v, y` with heads that start at quads: the operands themselves, or copies with wider heads.
@@ -192,8 +194,15 @@ impl Attention {
         for (operand, ty) in ["q", "k", "v"].into_iter().zip(inputs) {
             check_whole(self.name(), operand, ty, caps)?;
         }
-        if let Some(mask) = inputs.get(3) {
-            check_whole(self.name(), "mask", mask, caps)?;
+        for (what, count) in [("batches", e.batch), ("heads", self.heads)] {
+            if count > caps.max_groups_per_axis as usize {
+                return Err(OpError::TooMany {
+                    op: self.name(),
+                    what,
+                    count,
+                    limit: caps.max_groups_per_axis,
+                });
+            }
         }
         let mask_strides = self.mask_strides(inputs).map(|stride| stride as u32);
         let narrow = [0, 1, 2].map(|i| inputs[i].clone());
@@ -251,7 +260,12 @@ impl Attention {
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads);
         let queries = queries as usize;
-        self.variant(Kernel { name: "attention_tiled", shader, queries, slices: 1 }, e, aligned, caps)
+        self.variant(
+            Kernel { name: "attention_tiled", shader, queries, slices: 1, products: 2 },
+            e,
+            aligned,
+            caps,
+        )
     }
 
     /// On matrix units: f16 operands, and subgroups of one known size.
@@ -273,6 +287,9 @@ impl Attention {
             let of_slice = d_tiles.div_ceil(*slices);
             of_slice <= COOPERATIVE_D_TILES && bytes(of_slice) <= caps.workgroup_bytes
         })?;
+        if self.heads as u64 * u64::from(slices) > u64::from(caps.max_groups_per_axis) {
+            return None;
+        }
         let shader = Shader::new("attention_cooperative")
             .with_subgroups()
             .flag(COOPERATIVE, true)
@@ -282,7 +299,7 @@ impl Attention {
             .constant("SLICES", slices);
         let (queries, slices) = (queries as usize, slices as usize);
         Some(self.variant(
-            Kernel { name: "attention_cooperative", shader, queries, slices },
+            Kernel { name: "attention_cooperative", shader, queries, slices, products: 2 * slices + 1 },
             e,
             aligned,
             caps,
@@ -297,7 +314,8 @@ impl Attention {
             .constant("TILES", TILES as u32)
             .constant("CHUNK", CHUNK as u32)
             .constant("DOT", DOT as u32);
-        let kernel = Kernel { name: "attention_lanes", shader, queries: LANES_QUERIES, slices: 1 };
+        let kernel =
+            Kernel { name: "attention_lanes", shader, queries: LANES_QUERIES, slices: 1, products: 2 };
         let mut variant = self.variant(kernel, e, aligned, caps);
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
         let quads = e.d.div_ceil(LANES);
@@ -327,7 +345,7 @@ impl Attention {
 
     /// The variant that `kernel` makes; a dispatch has as many blocks of queries as its work allows.
     fn variant(&self, kernel: Kernel, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
-        let Kernel { name, shader, queries: block, slices } = kernel;
+        let Kernel { name, shader, queries: block, slices, products } = kernel;
         let [q, k, v] = &aligned.types;
         let shader = shader
             .encoding("q", q.dtype)
@@ -342,8 +360,10 @@ impl Attention {
         params.extend(aligned.mask_strides);
         let [q, k, v, y] = aligned.operands;
         let blocks = e.queries.div_ceil(block);
-        let block_flops = 2 * (e.batch * self.heads * block * e.keys * e.d * (1 + slices)) as u64;
-        let most = (caps.max_dispatch_flops / block_flops.max(1)).max(1) as usize;
+        let block_flops = 2 * (e.batch * self.heads * block * e.keys * e.d * products) as u64;
+        let most =
+            (caps.max_dispatch_flops / block_flops.max(1)).clamp(1, u64::from(caps.max_groups_per_axis));
+        let most = most as usize;
         let mut binds = vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)];
         binds.extend(self.mask.then(|| Bind::read(5, Operand::Input(3))));
         let kernels = (0..blocks).step_by(most).map(|first| Dispatch {
@@ -703,6 +723,33 @@ mod tests {
             assert!(matches!(error, OpError::TooLong { .. }), "{error}");
         }
         assert!(names(16_384, 40, None, true).is_ok());
+    }
+
+    #[test]
+    fn dispatches_keep_to_their_work_and_the_adapters_axes() {
+        let op = Attention::new(1);
+        let q = f16([1, 4096, 512]);
+        let inputs = [q.clone(), q.clone(), q];
+        let caps = Caps {
+            subgroups: Some(Subgroups { min: 32, max: 32 }),
+            cooperative: Some(16),
+            workgroup_bytes: 48 << 10,
+            ..Caps::webgpu()
+        };
+        let variants = op.variants(&inputs, &caps).expect("fits");
+        let cooperative = variants.iter().find(|v| v.name == "attention_cooperative").expect("offered");
+        // Four slices of ten tiles at most, each of which takes the scores twice and its part of the result once.
+        let block = 2 * 64 * 4096 * 512 * 9_u64;
+        let most = caps.max_dispatch_flops / block;
+        assert_eq!(cooperative.dispatches.len() as u64, 64_u64.div_ceil(most));
+        assert!(cooperative.dispatches.iter().all(|d| u64::from(d.grid[0]) <= most && d.grid[1] == 4));
+
+        let many = f32([70_000, 2, 4]);
+        let error = op.variants(&[many.clone(), many.clone(), many], &caps).expect_err("too many batches");
+        assert_eq!(error.to_string(), "attention: 70000 batches, the adapter takes 65535 at most");
+        let (q, kv) = (f32([1, 2_100_001, 4]), f32([1, 1, 4]));
+        let variants = op.variants(&[q, kv.clone(), kv], &caps).expect("fits");
+        assert!(variants.iter().flat_map(|v| &v.dispatches).all(|d| d.grid[0] <= caps.max_groups_per_axis));
     }
 
     #[test]

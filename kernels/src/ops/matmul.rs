@@ -325,6 +325,12 @@ impl Op for MatMul {
         cases.push(Case::new(stacked(Epilogue::default()), [f32([1, 7, 6]), f32([2, 8, 10])]));
         let types = [f32([2, 19, 12]), f16([3, 12, 136]).in_strips(), f32([3, 136])];
         cases.push(Case::new(stacked(Epilogue::bias()), types));
+        // Long sums of several products, each with its own bias.
+        for a in [f32([1, 9, 4096]), f16([1, 9, 4096])] {
+            cases.push(Case::new(stacked(Epilogue::bias()), [a, f16([3, 4096, 72]), f32([3, 72])]));
+        }
+        let batch_bias = MatMul::new(Epilogue { batch_bias: true, ..Epilogue::default() });
+        cases.push(Case::new(batch_bias, [f16([3, 131, 20]), f16([3, 20, 24]), f32([3, 24])]));
         // Products whose rows begin where a small binding may.
         let types = [f16([2, 160, 16]), f16([3, 16, 20]), f32([3, 20])];
         cases.push(Case::new(stacked(Epilogue::bias()), types));

@@ -271,6 +271,10 @@ fn a_picture_in_tiles_is_the_whole_picture() {
         let expected = expected.or_else(|| within(None, None, request).map(|(_, _, image)| image));
         let (budget, found, image) = within(limit, tile, request).expect("it was there before");
         assert!(budget.residency.tile.is_some(), "{budget:?}");
+        let decoder = |budget: &Budget| budget.phases.last().map(|phase| (phase.dispatches, phase.flops));
+        let (dispatches, flops) = decoder(&budget).expect("pictures are decoded");
+        let (fewest, least) = decoder(&whole).expect("pictures are decoded");
+        assert!(dispatches > fewest && flops >= least && flops < 3 * least, "{flops} for {least}");
         assert!(
             limit.is_none_or(|limit| found <= limit) && budget.residency.keeps_denoiser == limit.is_none()
         );

@@ -46,7 +46,7 @@ pub struct Comparison {
     pub nmse: f64,
     /// `sum (found - expected)^2 / sum (expected - mean(expected))^2`.
     pub centred_nmse: f64,
-    /// Values of `found` that are not finite.
+    /// Places where either has a value that is not finite.
     pub non_finite: usize,
     /// Whether the tolerance of the class holds.
     pub pass: bool,
@@ -74,7 +74,7 @@ pub fn compare_values(expected: &[f32], found: &[f32], class: Class, dtype: DTyp
         (0.0f64, 0.0f64, 0, 0.0f64, 0usize);
     let mut within = true;
     for (i, (e, f)) in expected.iter().zip(found).enumerate() {
-        if !f.is_finite() {
+        if !f.is_finite() || !e.is_finite() {
             if non_finite == 0 {
                 worst = i;
             }
@@ -245,6 +245,19 @@ mod tests {
         Class::Network,
         Class::LargeNetwork,
     ];
+
+    #[test]
+    fn a_reference_that_is_not_finite_is_agreed_with_by_nothing() {
+        for class in CLASSES {
+            for wrong in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                for found in [1.0, wrong] {
+                    let comparison =
+                        compare_values(&[1.0, wrong, 3.0], &[1.0, found, 3.0], class, DType::F32);
+                    assert!(!comparison.pass && comparison.non_finite == 1, "{class:?} {wrong} {found}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn quick_noise_has_mean_0_and_variance_1() {

@@ -379,7 +379,7 @@ impl Gpu {
         self.inner.peak_bytes.load(Ordering::Relaxed)
     }
 
-    /// Refuses buffers that would make it hold more than `bytes`, as if the device had no more.
+    /// Refuses buffers that would make it hold more than `bytes`, as if the device had no more; not while it is traced.
     pub fn limit(&self, bytes: Option<u64>) {
         self.inner.limit.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -408,7 +408,9 @@ impl Gpu {
         let inner = &self.inner;
         let held = inner.held_bytes.load(Ordering::Relaxed);
         let out_of_memory = || DeviceError::OutOfMemory { label: label.to_owned(), bytes: size, held };
-        if size > inner.max_buffer_bytes || held.saturating_add(size) > inner.limit.load(Ordering::Relaxed) {
+        let is_over = held.saturating_add(size) > inner.limit.load(Ordering::Relaxed);
+        // Tracing reads back what nobody foretold, and is worth more than the limit.
+        if size > inner.max_buffer_bytes || (is_over && !self.is_traced()) {
             return Err(out_of_memory());
         }
         if inner.faults.fails_allocation() {

@@ -17,6 +17,30 @@ pub(super) struct Expressed {
     pub(super) op: Arc<dyn Op>,
     pub(super) operands: Vec<HostTensor>,
     pub(super) to_torch: Box<ToTorch>,
+    pub(super) shape: ResultShape,
+}
+
+/// The shape of a result in PyTorch.
+pub(super) enum ResultShape {
+    /// Ours.
+    Own,
+    /// Ours with the innermost dimension as the second.
+    ChannelsFirst,
+    /// That of an operand.
+    Of(Vec<usize>),
+}
+
+impl ResultShape {
+    pub(super) fn of(self, ours: &[usize]) -> Vec<usize> {
+        match self {
+            ResultShape::Own => ours.to_vec(),
+            ResultShape::ChannelsFirst => {
+                let (batch, pixels) = (&ours[..1], &ours[1..ours.len() - 1]);
+                [batch, &ours[ours.len() - 1..], pixels].concat()
+            }
+            ResultShape::Of(shape) => shape,
+        }
+    }
 }
 
 type ToTorch = dyn Fn(&HostTensor) -> Vec<f32>;
@@ -24,6 +48,12 @@ type Skip = String;
 
 /// `case` in our operations, or why it is none of them.
 pub(super) fn express(case: &RecordedCase) -> Result<Expressed, Skip> {
+    if case.op != "embedding" {
+        for (name, tensors) in &case.inputs {
+            tensors.iter().try_for_each(|tensor| computable(&format!("input '{name}'"), tensor))?;
+        }
+        computable("the output", &case.output)?;
+    }
     let mut arguments = Arguments { case, used: Vec::new() };
     let expressed = match case.op.as_str() {
         "linear" => linear(&mut arguments),
@@ -50,6 +80,18 @@ pub(super) fn express(case: &RecordedCase) -> Result<Expressed, Skip> {
     }?;
     arguments.all_used()?;
     Ok(expressed)
+}
+
+/// Refuses tensors without elements, and those whose values were not read.
+fn computable(what: &str, tensor: &Recorded) -> Result<(), Skip> {
+    if tensor.shape.contains(&0) {
+        return Err(format!("{what} has no elements: {:?}", tensor.shape));
+    }
+    let elements: usize = tensor.shape.iter().product();
+    if tensor.values.len() != elements {
+        return Err(format!("{what}: tensors of {} are not computed with", tensor.encoding));
+    }
+    Ok(())
 }
 
 /// The inputs and attributes of a case, and which were asked for.
@@ -86,6 +128,19 @@ impl Arguments<'_> {
         match self.attribute(name) {
             None => usual.ok_or_else(|| format!("it has no attribute '{name}'")),
             Some(value) => value.as_f64().ok_or_else(|| format!("attribute '{name}' = {value} is no number")),
+        }
+    }
+
+    fn optional_number(&mut self, name: &'static str) -> Result<Option<f64>, Skip> {
+        if self.attribute(name).is_none() { Ok(None) } else { self.number(name, None).map(Some) }
+    }
+
+    /// One of a few words.
+    fn word(&mut self, name: &'static str, usual: &str) -> Result<String, Skip> {
+        match self.attribute(name) {
+            None => Ok(usual.to_owned()),
+            Some(Value::String(word)) => Ok(word.clone()),
+            Some(value) => Err(format!("attribute '{name}' = {value} is no word")),
         }
     }
 
@@ -132,7 +187,7 @@ fn as_it_is(result: &HostTensor) -> Vec<f32> {
 }
 
 fn plain(op: impl Op, operands: Vec<HostTensor>) -> Result<Expressed, Skip> {
-    Ok(Expressed { op: Arc::new(op), operands, to_torch: Box::new(as_it_is) })
+    Ok(Expressed { op: Arc::new(op), operands, to_torch: Box::new(as_it_is), shape: ResultShape::Own })
 }
 
 /// A tensor in its own shape, of rank 1 at least.
@@ -272,6 +327,7 @@ fn conv2d(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
         op: Arc::new(Conv2d { stride, padding, epilogue }),
         operands,
         to_torch: Box::new(channels_first),
+        shape: ResultShape::ChannelsFirst,
     })
 }
 
@@ -301,7 +357,8 @@ fn group_norm(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     let scale = parameter(arguments, "weight", channels, 1.0)?;
     let bias = parameter(arguments, "bias", channels, 0.0)?;
     let op = Arc::new(GroupNorm { groups, eps, silu: false });
-    Ok(Expressed { op, operands: vec![x, scale, bias], to_torch: Box::new(channels_first) })
+    let shape = ResultShape::Of(arguments.tensor("input")?.shape.clone());
+    Ok(Expressed { op, operands: vec![x, scale, bias], to_torch: Box::new(channels_first), shape })
 }
 
 /// The input with the dimensions that are normalized as one, and their extent.
@@ -330,14 +387,16 @@ fn layer_norm(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     let eps = arguments.number("eps", Some(1e-5))?;
     let scale = parameter(arguments, "weight", channels, 1.0)?;
     let bias = parameter(arguments, "bias", channels, 0.0)?;
-    plain(LayerNorm { eps }, vec![x, scale, bias])
+    let shape = ResultShape::Of(arguments.tensor("input")?.shape.clone());
+    Ok(Expressed { shape, ..plain(LayerNorm { eps }, vec![x, scale, bias])? })
 }
 
 fn rms_norm(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     let (x, channels) = normalized(arguments)?;
     let eps = arguments.number("eps", Some(f64::from(f32::EPSILON)))?;
     let scale = parameter(arguments, "weight", channels, 1.0)?;
-    plain(RmsNorm { eps }, vec![x, scale])
+    let shape = ResultShape::Of(arguments.tensor("input")?.shape.clone());
+    Ok(Expressed { shape, ..plain(RmsNorm { eps }, vec![x, scale])? })
 }
 
 /// `[B, heads, S, D]` as `[B, S, heads * D]`, with the extents.
@@ -363,7 +422,7 @@ fn attention(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     if arguments.number("dropout_p", Some(0.0))? != 0.0 {
         return Err("dropout is random".to_owned());
     }
-    let scale = arguments.attribute("scale").and_then(Value::as_f64);
+    let scale = arguments.optional_number("scale")?;
     let (q, [batch, heads, queries, features]) = tokens(arguments.tensor("query")?)?;
     let (k, [_, kv_heads, keys, _]) = tokens(arguments.tensor("key")?)?;
     let (v, value_shape) = tokens(arguments.tensor("value")?)?;
@@ -399,7 +458,8 @@ fn attention(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
         };
         (0..result.data().len()).map(at).collect()
     };
-    Ok(Expressed { op, operands, to_torch: Box::new(to_torch) })
+    let shape = ResultShape::Of(arguments.tensor("query")?.shape.clone());
+    Ok(Expressed { op, operands, to_torch: Box::new(to_torch), shape })
 }
 
 fn activation(arguments: &mut Arguments<'_>, activation: Activation) -> Result<Expressed, Skip> {
@@ -417,7 +477,7 @@ fn gelu(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
 }
 
 fn interpolate(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
-    let mode = arguments.attribute("mode").and_then(Value::as_str).unwrap_or("nearest").to_owned();
+    let mode = arguments.word("mode", "nearest")?;
     if mode != "nearest" {
         return Err(format!("mode '{mode}' is none of ours"));
     }
@@ -427,8 +487,10 @@ fn interpolate(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     let [height, width] = match (size, factor) {
         (true, _) => arguments.pair("size", 1)?,
         (false, Some(factor)) => {
-            let factor = factor.as_f64().filter(|factor| factor.fract() == 0.0 && *factor >= 1.0);
-            let factor = factor.ok_or("a factor that is not whole is none of ours")? as usize;
+            let is_ours = |factor: &f64| factor.fract() == 0.0 && (1.0..65_536.0).contains(factor);
+            let factor = factor.as_f64().filter(is_ours);
+            let factor =
+                factor.ok_or("factors but one whole number for both axes are none of ours")? as usize;
             [x.shape()[1] * factor, x.shape()[2] * factor]
         }
         (false, None) => return Err("neither 'size' nor 'scale_factor'".to_owned()),
@@ -437,6 +499,7 @@ fn interpolate(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
         op: Arc::new(Upsample { height, width }),
         operands: vec![x],
         to_torch: Box::new(channels_first),
+        shape: ResultShape::ChannelsFirst,
     })
 }
 
@@ -446,7 +509,7 @@ fn binary(arguments: &mut Arguments<'_>, op: Arc<dyn Op>) -> Result<Expressed, S
     }
     let other = same(arguments.tensor("other")?)?;
     let operands = vec![same(arguments.tensor("input")?)?, other];
-    Ok(Expressed { op, operands, to_torch: Box::new(as_it_is) })
+    Ok(Expressed { op, operands, to_torch: Box::new(as_it_is), shape: ResultShape::Own })
 }
 
 fn concat(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
@@ -454,9 +517,95 @@ fn concat(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     let tensors = arguments.tensors("tensors")?;
     let rank = tensors.first().map_or(0, |tensor| tensor.shape.len()) as f64;
     let axis = if dim < 0.0 { dim + rank } else { dim };
-    if !(0.0..rank).contains(&axis) {
+    if !(0.0..rank).contains(&axis) || axis.fract() != 0.0 {
         return Err(format!("dimension {dim} of {rank}"));
     }
     let operands: Result<Vec<HostTensor>, Skip> = tensors.iter().map(same).collect();
     plain(Concat { axis: axis as usize }, operands?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn recorded(shape: &[usize], encoding: Encoding) -> Recorded {
+        let elements: usize = shape.iter().product();
+        // What is not computed with is not read either.
+        let values = if encoding == Encoding::I64 { 0 } else { elements };
+        Recorded { shape: shape.to_vec(), encoding, values: vec![1.0; values] }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_skipped_with_a_reason() {
+        let f32 = Encoding::F32;
+        let image = || ("input", recorded(&[1, 2, 3, 3], f32));
+        let heads = |name| (name, recorded(&[1, 1, 2, 4], f32));
+        let attention = || vec![heads("query"), heads("key"), heads("value")];
+        for (op, attributes, inputs, reason) in [
+            (
+                "linear",
+                json!({}),
+                vec![
+                    ("input", recorded(&[2, 3], f32)),
+                    ("weight", recorded(&[4, 3], f32)),
+                    ("bias", recorded(&[4], Encoding::I64)),
+                ],
+                "input 'bias': tensors of I64 are not computed with",
+            ),
+            (
+                "linear",
+                json!({}),
+                vec![("input", recorded(&[3, 0], f32)), ("weight", recorded(&[5, 0], f32))],
+                "input 'input' has no elements: [3, 0]",
+            ),
+            (
+                "conv2d",
+                json!({"padding": "same"}),
+                vec![image(), ("weight", recorded(&[4, 2, 0, 3], f32))],
+                "input 'weight' has no elements: [4, 2, 0, 3]",
+            ),
+            (
+                "interpolate",
+                json!({"scale_factor": 1e15}),
+                vec![image()],
+                "factors but one whole number for both axes are none of ours",
+            ),
+            ("interpolate", json!({"mode": 5}), vec![image()], "attribute 'mode' = 5 is no word"),
+            (
+                "scaled_dot_product_attention",
+                json!({"scale": "0.3"}),
+                attention(),
+                "attribute 'scale' = \"0.3\" is no number",
+            ),
+        ] {
+            let inputs: BTreeMap<String, Vec<Recorded>> =
+                inputs.into_iter().map(|(name, tensor)| (name.to_owned(), vec![tensor])).collect();
+            let case = RecordedCase {
+                op: op.to_owned(),
+                attributes: attributes.as_object().expect("an object").clone(),
+                inputs,
+                output: recorded(&[1], f32),
+            };
+            assert_eq!(express(&case).err().as_deref(), Some(reason), "{op}");
+        }
+    }
+
+    #[test]
+    fn hidden_keys_are_never_seen() {
+        let mut mask = recorded(&[2, 2], Encoding::Bool);
+        mask.values = vec![1.0, 0.0, 0.0, 1.0];
+        let mut inputs = BTreeMap::from([("attn_mask".to_owned(), vec![mask])]);
+        for name in ["query", "key", "value"] {
+            inputs.insert(name.to_owned(), vec![recorded(&[1, 1, 2, 4], Encoding::F32)]);
+        }
+        let op = "scaled_dot_product_attention".to_owned();
+        let output = recorded(&[1, 1, 2, 4], Encoding::F32);
+        let case = RecordedCase { op, attributes: serde_json::Map::new(), inputs, output };
+        let expressed = express(&case).expect("it is ours");
+        assert_eq!(expressed.operands[3].data(), [0.0, f32::NEG_INFINITY, f32::NEG_INFINITY, 0.0]);
+    }
 }

@@ -165,12 +165,19 @@ impl Cases {
 type Variants = Result<Vec<(&'static str, Comparison)>, String>;
 
 async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> Result<Variants, Error> {
-    let Expressed { op, operands, to_torch } = expressed;
+    let Expressed { op, operands, to_torch, shape } = expressed;
     let types: Vec<TensorType> = operands.iter().map(|operand| operand.ty().clone()).collect();
     let output = match op.infer(&types) {
         Ok(output) => output,
         Err(error) => return Ok(Err(error.to_string())),
     };
+    if !is_at_most(&output.shape, MAX_TENSOR_BYTES / 4) {
+        return Ok(Err(format!("a result of {} is too large", output.shape)));
+    }
+    let shape = shape.of(&output.shape);
+    if without_ones(&shape) != without_ones(&case.output.shape) {
+        return Ok(Err(format!("{shape:?} comes out, {:?} was recorded", case.output.shape)));
+    }
     let mut graph = Graph::new();
     let ids: Vec<_> = types.iter().map(|ty| graph.input("operand", ty.clone(), Rate::Step)).collect();
     let result = graph.apply_arc(op.name(), op.clone(), &ids)?;
@@ -191,12 +198,10 @@ async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> R
         gpu.upload_bytes(&to, 0, &vec![super::UNWRITTEN; output.bytes() as usize]).await?;
         program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
         let values = to_torch(&gpu.read(&to).await?);
-        if values.len() != case.output.values.len() {
-            let message =
-                format!("{} values come out, {} were recorded", values.len(), case.output.values.len());
-            return Ok(Err(message));
-        }
-        let dtype = if case.output.encoding == Encoding::F32 { output.dtype } else { DType::F16 };
+        let dtype = match case.output.encoding {
+            Encoding::F32 | Encoding::F64 => output.dtype,
+            _ => DType::F16,
+        };
         let comparison = compare_values(&case.output.values, &values, op.class(&types), dtype);
         found.push((variant.name, comparison));
     }
@@ -204,6 +209,17 @@ async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> R
         return Ok(Err("nothing is dispatched for it".to_owned()));
     }
     Ok(Ok(found))
+}
+
+/// Whether a tensor of these extents has no more than `most` elements.
+fn is_at_most(shape: &[usize], most: u64) -> bool {
+    let elements = shape.iter().try_fold(1u64, |product, extent| product.checked_mul(*extent as u64));
+    elements.is_some_and(|elements| elements <= most)
+}
+
+/// Extents but for those of 1, which PyTorch has or leaves out as functions please.
+fn without_ones(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|extent| *extent != 1).collect()
 }
 
 /// A tensor of ours with the values of a recorded one.

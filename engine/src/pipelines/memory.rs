@@ -18,10 +18,11 @@ use crate::device::Gpu;
 use crate::error::Error;
 use crate::graph::Rate;
 use crate::plan::Plan;
+use crate::samplers::Trajectory;
 
-/// Latents of a run that may be alive beside a denoiser's own and what its sampler keeps: the present one, those before and
-/// after it, what takes a kept one's place, a sum before it is clamped, noise, an initial picture's.
-const LATENTS: usize = 7;
+/// Latents of every run that are alive beside what a denoiser is given: those before and after a step, as measured until the
+/// picture is decoded, and in a step one more.
+const LATENTS: usize = 2;
 /// Bytes of all that is as small for the largest picture: counts, coefficients, a canary.
 const SMALL: u64 = 8 << 10;
 /// Edges of the autoencoder's tiles in latent pixels, the best first: the larger they are, the less is done twice.
@@ -148,6 +149,15 @@ impl Budget {
     }
 }
 
+/// Latents that are alive at once beside the present one.
+#[derive(Clone, Copy)]
+struct Latents {
+    /// In a step.
+    running: usize,
+    /// While a picture is decoded: those of the last step are not let go by then.
+    kept: usize,
+}
+
 /// The autoencoder's networks that a request needs.
 struct Images {
     encoder: Option<Phase>,
@@ -168,8 +178,9 @@ struct Networks {
     texts: Vec<Phase>,
     text_bytes: u64,
     denoiser: Phase,
-    /// Bytes of the latents that are alive at once.
-    latents_bytes: u64,
+    /// Bytes of the latents that are alive at once beside the present one: in a step, and while it is decoded.
+    running_bytes: u64,
+    kept_bytes: u64,
     /// Bytes of what counts values that are not finite.
     counter_bytes: u64,
 }
@@ -214,14 +225,26 @@ impl Pipeline {
     }
 
     /// Latents that may be alive at once while `request` is drawn, which is checked.
-    fn latents(&self, request: &Request) -> Result<usize, Error> {
+    fn latents(&self, request: &Request) -> Result<Latents, Error> {
         let planned = self.model().check_with(self.refiner.as_ref().map(|stack| &stack.model), request)?;
-        let kept = [Some(&planned.trajectory), planned.refinement.as_ref()];
-        Ok(LATENTS + kept.into_iter().flatten().map(|trajectory| trajectory.n_slots).max().unwrap_or(0))
+        let trajectories = [Some(&planned.trajectory), planned.refinement.as_ref()];
+        let of = |trajectory: &Trajectory| {
+            let steps = || trajectory.steps.iter();
+            let sums =
+                || steps().flat_map(|step| step.store.iter().map(|kept| &kept.value).chain([&step.next]));
+            // What takes a kept one's place, a sum before it is clamped, noise.
+            let replaces = usize::from(trajectory.n_slots > 0);
+            let clamped = usize::from(sums().any(|sum| sum.clamp.is_some()));
+            [replaces + clamped + usize::from(steps().any(|step| step.draws_noise)), trajectory.n_slots]
+        };
+        let most = trajectories.into_iter().flatten().map(of);
+        let [passing, slots] = most.fold([0, 0], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);
+        let kept = slots + usize::from(request.init.is_some());
+        Ok(Latents { running: LATENTS + 1 + passing + kept, kept: LATENTS + kept })
     }
 
     /// [`Pipeline::budget`] of a request that makes sense, but for the size of its initial picture.
-    fn foretold(&self, request: &Request, latents: usize) -> Result<Budget, Error> {
+    fn foretold(&self, request: &Request, latents: Latents) -> Result<Budget, Error> {
         let base = networks(&self.gpu, &self.base, request, latents)?;
         let refiner = self.refiner.as_ref().map(|stack| networks(&self.gpu, stack, request, latents));
         let refiner = refiner.transpose()?;
@@ -312,13 +335,14 @@ impl Pipeline {
         for (i, networks) in [Some(base), refiner].into_iter().flatten().enumerate() {
             let of = |name: &str| if i == 0 { name.to_owned() } else { format!("refiner's {name}") };
             let kept = if residency.keeps_text { networks.text_bytes } else { 0 };
-            let operands = networks.denoiser.operand_bytes + networks.latents_bytes + networks.counter_bytes;
-            let held = networks.denoiser.held() + operands;
+            let operands = networks.denoiser.operand_bytes + networks.counter_bytes;
+            let held = networks.denoiser.held() + operands + networks.running_bytes;
             let others = kept + decoder_waits + encoder_held;
             let encoding = networks.text_peak(residency.keeps_text);
             moments.push((of("text encoders"), if i == 0 { encoding } else { encoding + others }));
             moments.push((of("denoiser"), held + others));
-            let beside = if residency.keeps_denoiser { held } else { operands };
+            let kept_denoiser = if residency.keeps_denoiser { networks.denoiser.held() } else { 0 };
+            let beside = kept_denoiser + operands + networks.kept_bytes;
             moments.push((of("decoder"), kept + beside + encoder_held + at_work(decoder)));
         }
         if let Some(encoder) = encoder {
@@ -353,7 +377,7 @@ impl Networks {
     }
 }
 
-fn networks(gpu: &Gpu, stack: &Stack, request: &Request, latents: usize) -> Result<Networks, Error> {
+fn networks(gpu: &Gpu, stack: &Stack, request: &Request, latents: Latents) -> Result<Networks, Error> {
     let batch = texts(request).len();
     let mut phases = Vec::new();
     for place in 0..stack.model.text.len() {
@@ -367,7 +391,8 @@ fn networks(gpu: &Gpu, stack: &Stack, request: &Request, latents: usize) -> Resu
         text_bytes: phases.iter().map(Phase::held).sum(),
         texts: phases,
         denoiser: Phase::of("denoiser", gpu, &plan_for(gpu, &build_denoiser(&stack.model.unet, shape)?)?),
-        latents_bytes: latents as u64 * allocated(latent.bytes()),
+        running_bytes: latents.running as u64 * allocated(latent.bytes()),
+        kept_bytes: latents.kept as u64 * allocated(latent.bytes()),
         counter_bytes: slot_bytes(&Counter::plan(gpu, &latent)?),
     })
 }

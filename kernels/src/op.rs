@@ -289,6 +289,9 @@ pub struct Caps {
     pub max_dispatch_flops: u64,
     /// Extent of its square cooperative matrices, f16 with f32 sums, 8 or 16, if it has f16 arithmetic and them.
     pub cooperative: Option<u32>,
+    /// Cores of adapters of its kind, for no adapter tells its own: variants are ordered, and long sums split, such that there
+    /// are two workgroups for each. With fewer, some cores would wait for others at the end. What is measured goes before it.
+    pub cores: usize,
     /// Whether the adapter is a CPU: large register tiles and no barriers pay there.
     pub software: bool,
 }
@@ -298,6 +301,11 @@ impl Caps {
     pub const GPU_DISPATCH_FLOPS: u64 = 50_000_000_000;
     /// Six tenths of a second of two CPU cores: llvmpipe does 40 GFLOP/s of products and convolutions on them.
     pub const SOFTWARE_DISPATCH_FLOPS: u64 = 24_000_000_000;
+
+    /// Cores of a large GPU: 64 to 128 of those that one buys beside a computer.
+    pub const DISCRETE_CORES: usize = 128;
+    /// Cores of one that shares its memory with a CPU: 8 to 32.
+    pub const INTEGRATED_CORES: usize = 16;
 
     /// What every WebGPU adapter has.
     pub fn webgpu() -> Self {
@@ -309,6 +317,7 @@ impl Caps {
             workgroup_bytes: 16 << 10,
             max_dispatch_flops: Self::GPU_DISPATCH_FLOPS,
             cooperative: None,
+            cores: Self::DISCRETE_CORES,
             software: false,
         }
     }

@@ -217,6 +217,10 @@ pub(super) fn caps(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wg
             _ => Caps::GPU_DISPATCH_FLOPS,
         },
         cooperative: None,
+        cores: match info.device_type {
+            wgpu::DeviceType::IntegratedGpu => Caps::INTEGRATED_CORES,
+            _ => Caps::DISCRETE_CORES,
+        },
         software: info.device_type == wgpu::DeviceType::Cpu,
     }
 }

@@ -5,12 +5,6 @@ use crate::op::{Bind, Caps, Dispatch, Operand, Subgroups, Variant, fold_grid};
 use crate::types::{DType, LANES, TensorType};
 use crate::wgsl::{COOPERATIVE, Shader};
 
-/// Cores of the GPU that variants are ordered for. No adapter tells its number; large GPUs have 64 to 128.
-const ASSUMED_CORES: usize = 128;
-/// Tiles from which on there are enough for a size: twice as many as cores. With fewer, some cores would wait for others at the
-/// end; smaller tiles spread better. What is measured goes before it.
-const ENOUGH_TILES: usize = 2 * ASSUMED_CORES;
-
 /// `y = epilogue(A * w)`, where `A` is a matrix or the patches of an image, and how its rows are split.
 pub(super) struct Contraction<'a> {
     /// Types of `a`, `w` and the epilogue's operands.
@@ -159,7 +153,7 @@ impl Contraction<'_> {
         let small = Algorithm::Tiled(64);
         let sizes = [small, Algorithm::Tiled(128), Algorithm::Square];
         let (enough, few): (Vec<_>, Vec<_>) =
-            sizes.into_iter().partition(|tile| self.tiles(*tile) >= ENOUGH_TILES);
+            sizes.into_iter().partition(|tile| self.tiles(*tile) >= 2 * caps.cores);
         let tiled = few.into_iter().rev().chain(enough);
         let split = |algorithm| self.split(algorithm, caps);
         let whole = |algorithm| self.whole(algorithm, caps);
@@ -243,10 +237,10 @@ impl Contraction<'_> {
         let long_enough = taps * slabs * PART_QUADS * LANES / PART_TERMS;
         let (rows, columns) = (self.y.rows(), w.channels());
         let tiles = self.tiles(algorithm).max(1);
-        if tiles > ASSUMED_CORES / 2 || self.flops(rows) > caps.max_dispatch_flops {
+        if tiles > caps.cores / 2 || self.flops(rows) > caps.max_dispatch_flops {
             return None;
         }
-        let parts = (2 * ASSUMED_CORES / tiles).min(MAX_PARTS).min(long_enough).min(slabs);
+        let parts = (2 * caps.cores / tiles).min(MAX_PARTS).min(long_enough).min(slabs);
         // Every part has as many slabs as the first: the last ones must not be empty.
         let parts = slabs.div_ceil(slabs.div_ceil(parts.max(1)));
         let sums = TensorType::f32([parts * rows, columns]);

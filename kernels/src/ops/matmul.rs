@@ -364,6 +364,18 @@ mod tests {
     use crate::ops::Scale;
 
     #[test]
+    fn tiles_are_as_large_as_the_cores_of_an_adapters_kind_allow() {
+        let chosen = |cores, edge: usize| {
+            let types = [f32([edge, 1024]), f32([1024, edge])];
+            let caps = Caps { cores, ..Caps::webgpu() };
+            MatMul::default().variants(&types, &caps).expect("fits").last().map(|variant| variant.name)
+        };
+        assert_eq!(chosen(Caps::DISCRETE_CORES, 1024), Some("matmul_tiled_64x64"));
+        assert_eq!(chosen(Caps::DISCRETE_CORES, 4096), Some("matmul_tiled_128x128"));
+        assert_eq!(chosen(Caps::INTEGRATED_CORES, 1024), Some("matmul_tiled_128x128"));
+    }
+
+    #[test]
     fn products_whose_rows_cannot_be_bound_apart_are_split_all_the_same() {
         // Rows of blocks that a workgroup has along x and y, or y and z.
         let rows_of = |name: &str, [x, y, z]: [u32; 3]| match name {

@@ -26,6 +26,7 @@ pub(crate) fn adapters() -> Vec<(&'static str, Caps)> {
             "cooperative matrices of 8",
             Caps { subgroups: subgroups(8), cooperative: Some(8), software: true, ..Caps::webgpu() },
         ),
+        ("an integrated GPU", Caps { cores: Caps::INTEGRATED_CORES, ..Caps::webgpu() }),
         ("software", Caps { subgroups: subgroups(8), software: true, ..Caps::webgpu() }),
         ("software without subgroups", Caps { software: true, ..Caps::webgpu() }),
         ("bindings of 16 KiB", Caps { max_binding_bytes: 16 << 10, ..Caps::webgpu() }),

@@ -115,3 +115,34 @@ fn given_words(args: &ReproduceArgs, parsed: &Parameters) -> Result<Vec<String>,
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_settings_name_is_asked_for() {
+        let path = |name: &str| Some(Path::new(name).to_path_buf());
+        let args = |model, vae, refiner, init_img| ReproduceArgs {
+            picture: "out.png".into(),
+            model,
+            vae,
+            refiner,
+            adapter: "auto".to_owned(),
+            init_img,
+            output: None,
+            json: false,
+            quiet: true,
+        };
+        let settings =
+            "x\nSteps: 2, Seed: 1, Size: 8x8, Model: m, VAE: v, Refiner: r, Denoising strength: 0.5";
+        let parsed = Parameters::parse(settings).expect("settings of ours");
+        let missing = |args: &ReproduceArgs| given_words(args, &parsed).err().map(|failure| failure.message);
+        let named = |flag: &str, message: Option<String>| message.is_some_and(|m| m.starts_with(flag));
+        assert!(named("--model", missing(&args(None, path("v"), path("r"), path("i")))));
+        assert!(named("--vae", missing(&args(path("m"), None, path("r"), path("i")))));
+        assert!(named("--refiner", missing(&args(path("m"), path("v"), None, path("i")))));
+        assert!(named("--init-img", missing(&args(path("m"), path("v"), path("r"), None))));
+        assert_eq!(missing(&args(path("m"), path("v"), path("r"), path("i"))), None);
+    }
+}

@@ -1,5 +1,7 @@
 //! Variants that were found wrong on this adapter, in the file of its choices.
 
+use std::path::Path;
+
 use engine::device::Gpu;
 use engine::tuning::{Choices, Identity};
 
@@ -40,10 +42,15 @@ impl Marks {
         if !self.is_changed {
             return;
         }
-        let Some(folder) = cache_folder() else { return };
+        if let Some(folder) = cache_folder() {
+            self.write_in(&folder, gpu, report);
+        }
+    }
+
+    fn write_in(&self, folder: &Path, gpu: &Gpu, report: &Report) {
         let identity = Identity::of(gpu);
         let path = folder.join(identity.file_name());
-        let written = loaders::create_folder(&folder).map_err(Into::into);
+        let written = loaders::create_folder(folder).map_err(Into::into);
         match written.and_then(|()| write_json(&path, &identity.to_json(&self.choices))) {
             Ok(()) => {
                 let wrong: Vec<&str> = self.choices.distrusted().collect();
@@ -57,7 +64,26 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
+    use engine::device::AdapterChoice;
+    use engine::tuning::read_choices;
+
     use super::*;
+    use crate::report::Verbosity;
+
+    #[test]
+    fn later_runs_find_what_was_wrong() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let mut marks = Marks::new(&gpu);
+        marks.note("matmul_tiled_64x64", true);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        marks.write_in(folder.path(), &gpu, &Report::new(Verbosity::Quiet));
+        let identity = Identity::of(&gpu);
+        let path = folder.path().join(identity.file_name());
+        let choices = pollster::block_on(read_choices(&path, &identity)).expect("its own file");
+        assert_eq!(choices.distrusted().collect::<Vec<_>>(), ["matmul_tiled_64x64"]);
+    }
 
     #[test]
     fn only_what_is_new_changes_the_file() {

@@ -198,10 +198,7 @@ async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> R
         gpu.upload_bytes(&to, 0, &vec![super::UNWRITTEN; output.bytes() as usize]).await?;
         program.run(gpu, &[Rate::Step], &uploaded, std::slice::from_ref(&to)).await?;
         let values = to_torch(&gpu.read(&to).await?);
-        let dtype = match case.output.encoding {
-            Encoding::F32 | Encoding::F64 => output.dtype,
-            _ => DType::F16,
-        };
+        let dtype = judged_as(case.output.encoding, output.dtype);
         let comparison = compare_values(&case.output.values, &values, op.class(&types), dtype);
         found.push((variant.name, comparison));
     }
@@ -209,6 +206,14 @@ async fn run_variants(gpu: &Gpu, case: &RecordedCase, expressed: Expressed) -> R
         return Ok(Err("nothing is dispatched for it".to_owned()));
     }
     Ok(Ok(found))
+}
+
+/// Whose tolerance holds for a result of `ours` that was recorded as `recorded`: of the two, the one that keeps fewer bits.
+fn judged_as(recorded: Encoding, ours: DType) -> DType {
+    match recorded {
+        Encoding::F32 | Encoding::F64 => ours,
+        _ => DType::F16,
+    }
 }
 
 /// Whether a tensor of these extents has no more than `most` elements.
@@ -231,4 +236,26 @@ pub(super) fn host(recorded: &Recorded, shape: &[usize]) -> Result<HostTensor, S
         other => return Err(format!("tensors of {other} are not computed with")),
     };
     Ok(HostTensor::new(TensorType::new(dtype, shape), recorded.values.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_recorded_in_16_bits_is_judged_as_such() {
+        for encoding in [Encoding::F32, Encoding::F64] {
+            assert_eq!(judged_as(encoding, DType::F32), DType::F32);
+            assert_eq!(judged_as(encoding, DType::F16), DType::F16);
+        }
+        assert_eq!(judged_as(Encoding::F16, DType::F32), DType::F16);
+        assert_eq!(judged_as(Encoding::Bf16, DType::F32), DType::F16);
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_too_large() {
+        assert!(is_at_most(&[1 << 14, 1 << 14], 1 << 28));
+        assert!(!is_at_most(&[1 << 14, 1 << 15], 1 << 28));
+        assert!(!is_at_most(&[usize::MAX, 3, 5], 1 << 28));
+    }
 }

@@ -212,6 +212,7 @@ fn adapters() -> [(&'static str, Caps); 4] {
                 cooperative: Some(16),
                 workgroup_bytes: 48 << 10,
                 max_binding_bytes: 1 << 31,
+                max_dispatch_flops: Caps::MATRIX_DISPATCH_FLOPS,
                 ..Caps::webgpu()
             },
         ),

@@ -302,6 +302,8 @@ impl Caps {
     /// Six tenths of a second of two CPU cores: llvmpipe does 40 GFLOP/s of products and convolutions on them.
     pub const SOFTWARE_DISPATCH_FLOPS: u64 = 24_000_000_000;
 
+    /// A tenth of a second at 1 TFLOP/s: the smallest GPUs with matrix units do two and more.
+    pub const MATRIX_DISPATCH_FLOPS: u64 = 100_000_000_000;
     /// Cores of a large GPU: 64 to 128 of those that one buys beside a computer.
     pub const DISCRETE_CORES: usize = 128;
     /// Cores of one that shares its memory with a CPU: 8 to 32.
@@ -425,6 +427,7 @@ mod tests {
     fn a_dispatch_ends_long_before_a_watchdog_looks() {
         // A slow integrated GPU, and two cores of a CPU at the slowest contraction that BENCHMARKS.md measured, attention.
         assert!(Caps::GPU_DISPATCH_FLOPS as f64 / 0.5e12 <= 0.1);
+        assert!(Caps::MATRIX_DISPATCH_FLOPS as f64 / 1e12 <= 0.1);
         assert!(Caps::SOFTWARE_DISPATCH_FLOPS as f64 / 27e9 <= 1.0);
     }
 }

@@ -282,6 +282,9 @@ impl Gpu {
         }));
         let (limits, features) = (device.limits(), device.features());
         let mut caps = Caps { cooperative, ..adapter::caps(&info, &limits, features) };
+        if cooperative.is_some() && !caps.software {
+            caps.max_dispatch_flops = Caps::MATRIX_DISPATCH_FLOPS;
+        }
         if let Some(limit) = options.max_binding_bytes {
             caps.max_binding_bytes = caps.max_binding_bytes.min(limit);
         }

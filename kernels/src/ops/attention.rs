@@ -747,6 +747,12 @@ mod tests {
         let many = f32([70_000, 2, 4]);
         let error = op.variants(&[many.clone(), many.clone(), many], &caps).expect_err("too many batches");
         assert_eq!(error.to_string(), "attention: 70000 batches, the adapter takes 65535 at most");
+        let many = f32([1, 2, 280_000]);
+        let error = Attention::new(70_000).variants(&[many.clone(), many.clone(), many], &caps);
+        assert_eq!(
+            error.expect_err("too many heads").to_string(),
+            "attention: 70000 heads, the adapter takes 65535 at most"
+        );
         let (q, kv) = (f32([1, 2_100_001, 4]), f32([1, 1, 4]));
         let variants = op.variants(&[q, kv.clone(), kv], &caps).expect("fits");
         assert!(variants.iter().flat_map(|v| &v.dispatches).all(|d| d.grid[0] <= caps.max_groups_per_axis));

@@ -30,7 +30,7 @@ use photogram_loaders::Error;
 
 use row::{Outcome, Row};
 
-/// How long a process may take, among others on a busy machine: pictures of 4,096 by 4,096 are compared, in 3 s of a processor.
+/// How long a process may take, among others on a busy machine: pictures of 4,096 by 4,096 are compared, in 5 s.
 const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Where a format's files stand in a model, and what reads them.

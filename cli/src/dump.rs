@@ -8,7 +8,6 @@ use engine::pipelines::{Image, Progress, Run};
 use loaders::safetensors::{self, Data, Tensor};
 
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::metadata::SOFTWARE;
 use crate::noise::Noise;
 
@@ -76,7 +75,6 @@ impl Dump {
             .iter()
             .map(|(name, shape, values)| Tensor { name, shape, data: Data::F32(values) })
             .collect();
-        let _whole = interrupt::writing();
         let metadata = BTreeMap::from([("software".to_owned(), SOFTWARE.to_owned())]);
         Ok(safetensors::write(&self.path, &tensors, &metadata)?)
     }

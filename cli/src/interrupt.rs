@@ -1,21 +1,18 @@
-//! Ctrl-C: the program ends at once, but not in the middle of writing a file.
+//! Ctrl-C: the program ends at once, and leaves no file that it was writing.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 
 use crate::failure::Code;
 
-/// Held while a file is written.
-static WRITING: Mutex<()> = Mutex::new(());
-
 /// What is drawn on the terminal at the moment.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Ends the program on Ctrl-C, SIGTERM and SIGHUP, whatever it waits for: a GPU's answer cannot be cancelled.
+/// Ends the program on Ctrl-C, SIGTERM and SIGHUP, whatever it waits for: neither a GPU's answer nor a disk's can be cancelled.
 pub(crate) fn install() {
     let installed = ctrlc::try_set_handler(|| {
-        let _whole = writing();
+        let _abandoned = loaders::abandon_writes();
         if let Some(bar) = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }
@@ -32,11 +29,6 @@ pub(crate) fn end(code: i32) -> ! {
     signal_hook::low_level::exit(code);
     #[cfg(not(unix))]
     std::process::exit(code)
-}
-
-/// While the guard lives, an interruption waits.
-pub(crate) fn writing() -> MutexGuard<'static, ()> {
-    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Has an interruption clear `bar` from the terminal.

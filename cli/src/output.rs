@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use loaders::{RgbPicture, write_bytes, write_png, write_with};
 
 use crate::failure::{Code, Failure};
-use crate::interrupt;
 
 /// The file of each picture of a batch.
 ///
@@ -52,7 +51,6 @@ fn numbered(pattern: &str, number: usize) -> Option<String> {
 pub(crate) fn check_writable(path: &Path) -> Result<(), Failure> {
     let mut opened = false;
     loaders::remove_abandoned(path);
-    let _whole = interrupt::writing();
     // Failing after the temporary file is open removes it and leaves what stands at `path`.
     let result = write_with(path, |_| {
         opened = true;
@@ -78,7 +76,6 @@ pub(crate) fn write_picture(
     picture: &RgbPicture,
     texts: &[(&str, &str)],
 ) -> Result<(), Failure> {
-    let _whole = interrupt::writing();
     Ok(write_png(path, picture, texts)?)
 }
 
@@ -86,7 +83,6 @@ pub(crate) fn write_picture(
 ///
 /// # Errors    [`Code::Output`]
 pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), Failure> {
-    let _whole = interrupt::writing();
     Ok(write_bytes(path, format!("{value:#}\n").as_bytes())?)
 }
 

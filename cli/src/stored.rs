@@ -7,7 +7,6 @@ use engine::tuning::Identity;
 use loaders::{Error, FileSource, read_whole};
 
 use crate::adapter::cache_folder;
-use crate::interrupt;
 use crate::report::Report;
 
 /// No driver's pipelines for these kernels are larger.
@@ -50,7 +49,6 @@ impl StoredPipelines {
         let Some(bytes) = gpu.stored_pipelines().filter(|bytes| Some(bytes) != self.found.as_ref()) else {
             return;
         };
-        let _whole = interrupt::writing();
         loaders::remove_abandoned(&self.path);
         let folder = self.path.parent().map_or(Ok(()), loaders::create_folder);
         if let Err(error) = folder.and_then(|()| loaders::write_bytes(&self.path, &bytes)) {

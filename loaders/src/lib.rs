@@ -40,7 +40,7 @@ pub use diffusers::{DiffusersFolder, Prefer, part_checkpoint, part_config};
 pub use error::Error;
 pub use folder::Folder;
 pub use names::Rename;
-pub use output::{create_folder, remove_abandoned, write_bytes, write_with};
+pub use output::{Abandoned, abandon_writes, create_folder, remove_abandoned, write_bytes, write_with};
 pub use picture::{RgbPicture, encode_png, read_png_text, read_rgb, write_png};
 pub use safetensors::Encoding;
 pub use source::{BytesSource, FileSource, Reading, Source, read_range, read_whole};

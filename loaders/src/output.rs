@@ -1,8 +1,10 @@
 //! Writes a file whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::Error;
@@ -11,6 +13,9 @@ use crate::Error;
 const TEMPORARY: (&str, &str) = (".photogram-", ".tmp");
 /// How long ago a temporary file was last written to that nobody writes to any more. Clocks of other machines may be hours off.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The temporary files that this process writes to.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Writes what `fill` writes to a temporary file beside `path`, which then takes its place.
 ///
@@ -56,6 +61,35 @@ pub fn remove_abandoned(path: &Path) {
     }
 }
 
+/// While it lives, no file that was being written takes its place, and none is begun.
+#[must_use = "files are written again once it is dropped"]
+pub struct Abandoned {
+    _unfinished: MutexGuard<'static, BTreeSet<PathBuf>>,
+}
+
+/// Gives up the files that this process is writing and removes what is there of them, without waiting for a slow disk or for a
+/// pipe that nobody reads. For a process that is about to end.
+pub fn abandon_writes() -> Abandoned {
+    let mut unfinished = unfinished();
+    for path in std::mem::take(&mut *unfinished) {
+        let _ = fs::remove_file(path);
+    }
+    Abandoned { _unfinished: unfinished }
+}
+
+fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A path among [`UNFINISHED`] until it is dropped.
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        unfinished().remove(&self.0);
+    }
+}
+
 /// The folder that `path` lies in.
 fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
@@ -87,12 +121,17 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut listed = unfinished();
     // Dropped on any error below, the temporary file removes itself.
     let temporary = builder.tempfile_in(folder_of(path))?;
+    listed.insert(temporary.path().to_owned());
+    drop(listed);
+    let _listed = Listed(temporary.path().to_owned());
     let mut out = BufWriter::new(temporary);
     fill(&mut out)?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     temporary.as_file().sync_all()?;
+    let _not_abandoned = unfinished();
     temporary.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

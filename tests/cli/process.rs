@@ -51,6 +51,40 @@ fn an_interruption_ends_at_once_and_leaves_nothing() {
     }
 }
 
+/// As where a disk is slow: the program waits for the pipe's reader, and nobody ever reads.
+#[cfg(unix)]
+#[test]
+fn an_interruption_does_not_wait_for_what_is_written() {
+    let folder = workplace();
+    let pipe = folder.path().join("out.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let before = names(folder.path());
+    let mut child = interruptible()
+        .args(["generate", "-p", "x", "-m", "model", "-o", "out.png"])
+        .current_dir(folder.path())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
+        .spawn()
+        .expect("the program starts");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(child.try_wait().expect("a state"), None, "it waits for a reader");
+    let interrupted = Instant::now();
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("kill").success());
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a state") {
+            break status;
+        }
+        if interrupted.elapsed() > Duration::from_secs(5) {
+            child.kill().expect("killed");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(130));
+    assert!(interrupted.elapsed() < Duration::from_secs(1), "{:?}", interrupted.elapsed());
+    assert_eq!(names(folder.path()), before);
+}
+
 /// While kernels compile, steps run, pictures decode and files are written: `SIGNALS=100` for as many; 6 otherwise.
 #[cfg(unix)]
 #[test]

@@ -285,6 +285,28 @@ fn a_picture_in_tiles_is_the_whole_picture() {
 }
 
 #[test]
+fn the_largest_picture_with_room_is_found() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let folder = fixture("pipelines/vae_downscale_2/model");
+    let model = block_on(Model::open(&folder, None, Precision::F32)).expect("a fixture");
+    let mut pipeline = Pipeline::new(gpu, model);
+    let sized = |edge: usize| Request { size: PixelSize { width: edge, height: edge }, ..request("ddim", 7) };
+    pipeline.limit(Some(1));
+    let least = |edge: usize| (edge, pipeline.budget(&sized(edge)).expect("sound").peak_bytes);
+    let least: Vec<(usize, u64)> = (16..150).step_by(2).map(least).collect();
+    // A larger picture takes less where tiles divide it better.
+    let uneven = least.windows(2).filter(|pair| pair[1].1 < pair[0].1).map(|pair| pair[1].1);
+    let limits: Vec<u64> = uneven.collect();
+    assert!(limits.len() > 10, "{limits:?}");
+    for limit in limits {
+        pipeline.limit(Some(limit));
+        let largest = least.iter().rfind(|(_, bytes)| *bytes <= limit).map(|(edge, _)| *edge);
+        let found = pipeline.largest_with_room(&sized(150));
+        assert_eq!(found.map(|room| room.size.width), largest, "{limit}");
+    }
+}
+
+#[test]
 fn a_picture_that_finds_no_room_is_an_error_and_the_next_one_is_drawn() {
     let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
     let mut pipeline = Pipeline::new(gpu, built_in());

@@ -3,7 +3,7 @@
 //! [`Pipeline`] works by the same [`Residency`] that [`Pipeline::budget`] foretells.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kernels::TensorType;
 
@@ -23,6 +23,8 @@ use crate::samplers::Trajectory;
 /// Latents of every run that are alive beside what a denoiser is given: those before and after a step, as measured until the
 /// picture is decoded, and in a step one more.
 const LATENTS: usize = 2;
+/// How many sizes a larger one that takes less may be away.
+const UNEVEN: usize = 4;
 /// Bytes of all that is as small for the largest picture: counts, coefficients, a canary.
 const SMALL: u64 = 8 << 10;
 /// Edges of the autoencoder's tiles in latent pixels, the best first: the larger they are, the less is done twice.
@@ -211,7 +213,6 @@ impl Pipeline {
             let budget = self.foretold(&smaller, latents).ok().filter(Budget::fits);
             (true, budget.map(|budget| Room { size, peak_bytes: budget.peak_bytes }))
         };
-        // More pixels never take less.
         let (mut low, mut high, mut found) = (1, units, None);
         while low < high {
             let unit = low.midpoint(high);
@@ -221,7 +222,8 @@ impl Pipeline {
                 (true, None) => high = unit,
             }
         }
-        found
+        // A size whose tiles divide it well may take less than a smaller one.
+        (low + 1..units.min(low + 1 + UNEVEN)).rev().find_map(|unit| room(unit).1).or(found)
     }
 
     /// Latents that may be alive at once while `request` is drawn, which is checked.
@@ -235,7 +237,10 @@ impl Pipeline {
             // What takes a kept one's place, a sum before it is clamped, noise.
             let replaces = usize::from(trajectory.n_slots > 0);
             let clamped = usize::from(sums().any(|sum| sum.clamp.is_some()));
-            [replaces + clamped + usize::from(steps().any(|step| step.draws_noise)), trajectory.n_slots]
+            // Few steps fill fewer slots than there are.
+            let filled: BTreeSet<usize> =
+                steps().flat_map(|step| step.store.iter().map(|kept| kept.slot)).collect();
+            [replaces + clamped + usize::from(steps().any(|step| step.draws_noise)), filled.len()]
         };
         let most = trajectories.into_iter().flatten().map(of);
         let [passing, slots] = most.fold([0, 0], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);

@@ -2,6 +2,7 @@
 //!
 //! `FAULTS=all` has every allocation and submission fail, not some.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use engine::device::{DeviceError, FaultPlan, Gpu, GpuOptions, Program};
@@ -9,8 +10,8 @@ use engine::graph::{Graph, Rate};
 use engine::pipelines::{Model, Pipeline, Precision};
 use engine::plan::{Choice, build_plan};
 use engine::{Error, ErrorKind};
-use kernels::TensorType;
 use kernels::ops::MatMul;
+use kernels::{HostTensor, TensorType};
 use photogram_tests::{draw_tiny, fixture, gpu_with};
 use pollster::block_on;
 
@@ -139,6 +140,32 @@ fn whenever_the_device_hangs_the_picture_ends_with_an_error() {
         hung += 1;
     }
     println!("{hung} submissions hung, of {submissions}");
+}
+
+#[test]
+fn a_device_that_finishes_other_work_is_waited_for() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let value = HostTensor::new(TensorType::f32([4]), vec![1.0; 4]);
+    let tensor = block_on(gpu.upload_new("x", &value)).expect("room");
+    let patience = Duration::from_millis(300);
+    gpu.arm(FaultPlan { hang_at_submission: Some(0), patience: Some(patience), ..FaultPlan::default() });
+    let started = Instant::now();
+    let waiting = {
+        let (gpu, tensor) = (gpu.clone(), tensor.clone());
+        thread::spawn(move || block_on(gpu.read(&tensor)).expect_err("it hangs"))
+    };
+    // What is submitted from now on finishes.
+    while gpu.counts()[1] == 0 {
+        thread::yield_now();
+    }
+    gpu.arm(FaultPlan { patience: Some(patience), ..FaultPlan::default() });
+    while started.elapsed() < 4 * patience {
+        block_on(gpu.read(&tensor)).expect("nothing else fails");
+        thread::sleep(patience / 10);
+    }
+    assert!(!waiting.is_finished(), "the device is at work");
+    let error = waiting.join().expect("no panic");
+    assert!(matches!(error, DeviceError::Hung { waited } if waited < 2 * patience), "{error}");
 }
 
 #[test]

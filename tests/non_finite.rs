@@ -1,11 +1,14 @@
 //! Values that are not finite, on this machine's adapter: the kernels that look for them find them, and those that promise to
 //! keep them do. WGSL may take it that there are none, so no comparison of ordinary values shows this.
 
-use engine::device::{Gpu, GpuOptions};
+use engine::device::{Gpu, GpuOptions, Program, Range};
+use engine::graph::{Graph, Rate};
+use engine::plan::{Choice, build_plan};
 use kernels::check::{Hard, compare};
-use kernels::ops::{Attention, Clamp, LatentsToRgb, NonFinite, ToRgb};
+use kernels::ops::{Attention, Clamp, LatentsToRgb, NonFinite, Slice, ToRgb};
 use kernels::{Case, DType, HostTensor, TensorType};
 use photogram_tests::run_variants as run;
+use pollster::block_on;
 
 const SPECIAL: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
@@ -102,4 +105,31 @@ fn values_that_are_not_finite_pass_through() {
             }
         }
     }
+}
+
+#[test]
+fn the_operand_of_what_is_not_finite_is_told_where_it_is_a_part_of_a_tensor() {
+    let Some(gpu) = photogram_tests::gpu() else { return };
+    let mut graph = Graph::new();
+    let x = graph.input("x", TensorType::f32([2, 64]), Rate::Step);
+    let part = graph.apply("part", Slice { axis: 0, start: 1, length: 1 }, &[x]).expect("it is there");
+    let clamped = graph.apply("clamped", Clamp { limit: 50.0 }, &[part]).expect("operands fit");
+    graph.output(clamped);
+    // The first row is finite and smaller; of the second the last value is not finite.
+    let values = HostTensor::from_fn(TensorType::f32([2, 64]), |i| match i {
+        127 => f64::NAN,
+        _ => i as f64,
+    });
+    let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("small");
+    assert_eq!(plan.steps.last().expect("an operation").input_offsets, [4 * 64], "a part is no copy");
+    let program = Program::compile(&gpu, plan, Vec::new()).expect("it compiles");
+    let input = block_on(gpu.upload_new("x", &values)).expect("room");
+    let output = gpu.allocate("clamped", graph.ty(clamped).clone()).expect("room");
+    gpu.trace(true);
+    block_on(program.run(&gpu, &[Rate::Step], &[input], &[output])).expect("nothing fails");
+    let traced = gpu.end_trace();
+    assert_eq!(traced.len(), 1, "{traced:?}");
+    assert_eq!((traced[0].name.as_str(), traced[0].op), ("clamped", "clamp"));
+    assert_eq!(traced[0].inputs, [Range { min: 64.0, max: 126.0, non_finite: 1, count: 64 }]);
+    assert_eq!(traced[0].output, Range { min: 50.0, max: 50.0, non_finite: 1, count: 64 });
 }

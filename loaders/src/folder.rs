@@ -162,14 +162,14 @@ impl Folder {
         Ok(names.into_iter().collect())
     }
 
-    /// Its names in one line, for a message.
+    /// Its names in one line, for a message, which escapes them.
     pub(crate) fn found(&self) -> String {
         const SHOWN: usize = 12;
         match self.list() {
             Err(_) => "a folder that cannot be listed".to_owned(),
             Ok(names) if names.is_empty() => "an empty folder".to_owned(),
             Ok(names) => {
-                let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| escaped(name)).collect();
+                let mut shown: Vec<String> = names.iter().take(SHOWN).cloned().collect();
                 if names.len() > SHOWN {
                     shown.push(format!("and {} more", names.len().saturating_sub(SHOWN)));
                 }
@@ -292,6 +292,19 @@ mod tests {
             }
             assert!(folder.open(&"n".repeat(255)).unwrap().is_none());
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_in_messages_are_escaped() {
+        let (_place, disk) = on_disk();
+        for name in ["\u{1b}[2J", "a\nb", "\u{202e}txt"] {
+            std::fs::write(Path::new(disk.label()).join("unet").join(name), b"").unwrap();
+        }
+        let unet = disk.folder("unet").unwrap().unwrap();
+        let error = unet.require("x.safetensors").unwrap_err().to_string();
+        assert!(error.contains("config.json, w") && error.contains("a\\u{a}b"), "{error}");
+        assert!(!error.contains(|c: char| c.is_control() || c == '\u{202e}'), "{error:?}");
     }
 
     #[test]

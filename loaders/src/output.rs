@@ -81,7 +81,7 @@ fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A path among [`UNFINISHED`] until it is dropped.
+/// A path among [`UNFINISHED`] until it is dropped: not before an [`Abandoned`], so that nobody hears of a write that it failed.
 struct Listed(PathBuf);
 
 impl Drop for Listed {
@@ -131,7 +131,6 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     fill(&mut out)?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     temporary.as_file().sync_all()?;
-    let _not_abandoned = unfinished();
     temporary.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Writes that are given up: a process of its own, for all of a process's are.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;

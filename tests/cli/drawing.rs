@@ -246,6 +246,9 @@ fn a_picture_is_drawn_again_from_its_settings() {
 
     loaders::write_png(folder.path().join("bare.png"), &other, &[]).expect("written");
     loaders::write_png(folder.path().join("odd.png"), &other, &[("parameters", "x\ny")]).expect("written");
+    let smaller = loaders::RgbPicture::new(8, 16, vec![0; 8 * 16 * 3]).expect("as many bytes");
+    loaders::write_png(folder.path().join("cut.png"), &smaller, &[("parameters", &parameters)])
+        .expect("written");
     check_refusals(
         folder.path(),
         &["reproduce"],
@@ -253,6 +256,7 @@ fn a_picture_is_drawn_again_from_its_settings() {
             (&["out.png"][..], 2, &["--model", "'model'"][..]),
             (&["bare.png", "-m", "model"], 3, &["bare.png", "'parameters'"]),
             (&["odd.png", "-m", "model"], 3, &["odd.png", "key: value"]),
+            (&["cut.png", "-m", "model"], 3, &["cut.png", "8x16", "found 32x32"]),
             (&["text.png", "-m", "model"], 3, &["text.png"]),
             (&["absent.png", "-m", "model"], 2, &["absent.png"]),
         ],

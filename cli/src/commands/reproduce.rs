@@ -41,6 +41,11 @@ pub(crate) async fn run(args: &ReproduceArgs) -> Result<(), Failure> {
     let generate = parse_generate(words)?;
     check_args(&generate)?;
     let before = read_rgb(&args.picture)?;
+    let (width, height) = (before.width() as usize, before.height() as usize);
+    if (generate.shape.width, generate.shape.height) != (Some(width), Some(height)) {
+        let found = parsed.field("Size").unwrap_or("none");
+        return Err(malformed(format!("expected the picture's size, {width}x{height}, found {found}")));
+    }
     let file = read_whole(&FileSource::open(&args.picture)?, u64::MAX).await?;
     let report = Report::new(if args.quiet { Verbosity::Quiet } else { Verbosity::Normal });
     let (mut is_same_file, mut after) = (false, None);
@@ -56,12 +61,7 @@ pub(crate) async fn run(args: &ReproduceArgs) -> Result<(), Failure> {
     })
     .await?;
     report.clear();
-    let found = after.ok_or_else(|| {
-        Failure::new(
-            Code::Malformed,
-            format!("{}: its size is not that in its settings", args.picture.display()),
-        )
-    })?;
+    let found = after.expect("of the size that was asked for");
     if args.json {
         print_json(&json!({
             "same_bytes": is_same_file,
@@ -81,12 +81,17 @@ pub(crate) async fn run(args: &ReproduceArgs) -> Result<(), Failure> {
         };
         print(&text, &text)?;
     }
-    if found.psnr >= LEAST_PSNR {
+    check_likeness(found.psnr, parsed.field("Version"))
+}
+
+/// Whether a picture that has `psnr` in decibels to the one before is the same; that was drawn by `version`.
+fn check_likeness(psnr: f64, version: Option<&str>) -> Result<(), Failure> {
+    if psnr >= LEAST_PSNR {
         return Ok(());
     }
-    let message = format!("another picture: {:.1} dB PSNR, less than {LEAST_PSNR}", found.psnr);
+    let message = format!("another picture: {psnr:.1} dB PSNR, less than {LEAST_PSNR}");
     let failure = Failure::new(Code::CheckFailed, message);
-    Err(match parsed.field("Version") {
+    Err(match version {
         Some(version) if version != SOFTWARE => failure.with_hint(format!("it was drawn by {version}")),
         _ => failure,
     })
@@ -119,6 +124,19 @@ fn text(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_of_less_than_40_decibels_is_another() {
+        for psnr in [40.0, 62.5, f64::INFINITY] {
+            assert!(check_likeness(psnr, Some(SOFTWARE)).is_ok(), "{psnr}");
+        }
+        for (version, hint) in
+            [(None, None), (Some(SOFTWARE), None), (Some("photogram 0"), Some("it was drawn by photogram 0"))]
+        {
+            let failure = check_likeness(39.99, version).expect_err("another");
+            assert_eq!((failure.code, failure.hint.as_deref()), (Code::CheckFailed, hint));
+        }
+    }
 
     #[test]
     fn every_file_that_settings_name_is_asked_for() {

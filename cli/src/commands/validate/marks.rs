@@ -39,15 +39,15 @@ impl Marks {
 
     /// Leaves them for later runs, and says so where they changed.
     pub(super) fn write(&self, gpu: &Gpu, report: &Report) {
-        if !self.is_changed {
-            return;
-        }
         if let Some(folder) = cache_folder() {
             self.write_in(&folder, gpu, report);
         }
     }
 
     fn write_in(&self, folder: &Path, gpu: &Gpu, report: &Report) {
+        if !self.is_changed {
+            return;
+        }
         let identity = Identity::of(gpu);
         let path = folder.join(identity.file_name());
         let written = loaders::create_folder(folder).map_err(Into::into);
@@ -76,8 +76,10 @@ mod tests {
             return println!("skipped: no adapter");
         };
         let mut marks = Marks::new(&gpu);
-        marks.note("matmul_tiled_64x64", true);
         let folder = tempfile::tempdir().expect("a temporary folder");
+        marks.write_in(folder.path(), &gpu, &Report::new(Verbosity::Quiet));
+        assert_eq!(folder.path().read_dir().expect("a folder").count(), 0, "nothing to tell later runs");
+        marks.note("matmul_tiled_64x64", true);
         marks.write_in(folder.path(), &gpu, &Report::new(Verbosity::Quiet));
         let identity = Identity::of(&gpu);
         let path = folder.path().join(identity.file_name());

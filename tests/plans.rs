@@ -73,6 +73,29 @@ fn every_binding_lies_in_its_tensor_and_within_the_limits() {
 }
 
 #[test]
+fn the_dispatches_of_each_shader_do_all_of_the_work_together() {
+    let mut of_several_shaders = 0;
+    for (adapter, caps) in adapters() {
+        let caps = Caps { max_dispatch_flops: 1_000_000_000, ..caps };
+        for step in &planned(&stable_diffusion_1_denoiser(64, DType::F16), &caps).steps {
+            let dispatches = &step.variant.dispatches;
+            for dispatch in dispatches {
+                let alike = (0..dispatches.len()).filter(|i| dispatches[*i].shader == dispatch.shader);
+                let flops: Vec<u64> = alike.map(|i| step.dispatch_flops(i)).collect();
+                let (sum, rounding) = (flops.iter().sum::<u64>(), flops.len() as u64);
+                assert!(
+                    sum <= step.cost.flops && sum + rounding > step.cost.flops,
+                    "{} on {adapter}",
+                    step.name
+                );
+                of_several_shaders += usize::from(flops.len() < dispatches.len());
+            }
+        }
+    }
+    assert!(of_several_shaders > 0, "some have a shader beside another");
+}
+
+#[test]
 fn every_value_keeps_its_buffer_until_it_was_read() {
     for (adapter, caps) in adapters() {
         for program in programs() {

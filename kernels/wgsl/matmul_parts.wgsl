@@ -25,5 +25,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         left += sums[start + quad];
         right += sums[start + second];
     }
-    store_pair(left, right, row / p.m, row, quad, (row + p.first_row) / p.batch_rows);
+    store_pair(left, right, row / p.m, row, quad, row / p.batch_rows);
 }

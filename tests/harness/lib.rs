@@ -32,9 +32,7 @@ fn open(options: GpuOptions) -> Option<Gpu> {
     let adapter = std::env::var("PHOTOGRAM_ADAPTER").map_or(AdapterChoice::Auto, |name| {
         name.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
     });
-    // Bindings of some KiB have no room for the probe's own product.
-    let may_need_units = !options.webgpu_only && options.max_binding_bytes.is_none();
-    let needs_units = may_need_units && std::env::var("REQUIRE_MATRIX_UNITS").as_deref() == Ok("1");
+    let needs_units = std::env::var("REQUIRE_MATRIX_UNITS").as_deref() == Ok("1") && !options.webgpu_only;
     match pollster::block_on(Gpu::open_with(GpuOptions { adapter, ..options })) {
         Ok(gpu) => {
             // Units that fail their probe stay idle, and kernels for them would go unseen.

@@ -217,11 +217,15 @@ pub(super) fn caps(info: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wg
             _ => Caps::GPU_DISPATCH_FLOPS,
         },
         cooperative: None,
-        cores: match info.device_type {
-            wgpu::DeviceType::IntegratedGpu => Caps::INTEGRATED_CORES,
-            _ => Caps::DISCRETE_CORES,
-        },
+        cores: cores(info.device_type),
         software: info.device_type == wgpu::DeviceType::Cpu,
+    }
+}
+
+fn cores(kind: wgpu::DeviceType) -> usize {
+    match kind {
+        wgpu::DeviceType::IntegratedGpu => Caps::INTEGRATED_CORES,
+        _ => Caps::DISCRETE_CORES,
     }
 }
 
@@ -229,4 +233,15 @@ fn subgroups(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<Subgr
     features
         .contains(wgpu::Features::SUBGROUP)
         .then_some(Subgroups { min: info.subgroup_min_size, max: info.subgroup_max_size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integrated_gpu_has_fewer_cores() {
+        assert!(cores(wgpu::DeviceType::IntegratedGpu) < cores(wgpu::DeviceType::DiscreteGpu));
+        assert_eq!(cores(wgpu::DeviceType::Other), cores(wgpu::DeviceType::DiscreteGpu));
+    }
 }

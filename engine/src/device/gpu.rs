@@ -150,6 +150,13 @@ pub struct GpuOptions {
     pub claimed_cooperative: Option<u32>,
 }
 
+impl GpuOptions {
+    fn limit(&self, caps: &mut Caps) {
+        caps.max_binding_bytes = caps.max_binding_bytes.min(self.max_binding_bytes.unwrap_or(u64::MAX));
+        caps.max_dispatch_flops = caps.max_dispatch_flops.min(self.max_dispatch_flops.unwrap_or(u64::MAX));
+    }
+}
+
 impl Gpu {
     /// Opens the adapter that `choice` means.
     ///
@@ -185,14 +192,16 @@ impl Gpu {
         let Some(extent) = offered.filter(|_| !options.webgpu_only) else {
             return Gpu::request(adapter, options, None, Vec::new()).await;
         };
+        // The probe's products may exceed the limits that are asked for.
+        let unlimited = GpuOptions { max_binding_bytes: None, max_dispatch_flops: None, ..options.clone() };
         // wgpu asserts that drivers keep their word about such features.
-        let asked = || block_on_ready(Gpu::request(adapter, options, Some(extent), Vec::new()));
+        let asked = || block_on_ready(Gpu::request(adapter, &unlimited, Some(extent), Vec::new()));
         let opened = catch_unwind(AssertUnwindSafe(asked));
         let opened = opened.map_err(|_| "wgpu cannot open the adapter with them".to_owned());
         let reason = match opened.and_then(|opened| opened.map_err(|error| error.to_string())) {
             Err(reason) => reason,
             Ok(gpu) => match probe(&gpu).await {
-                Ok(()) => return Ok(gpu.noting_idle_units()),
+                Ok(()) => return Ok(gpu.probed(options)),
                 Err(reason) => reason,
             },
         };
@@ -201,14 +210,12 @@ impl Gpu {
         Gpu::request(adapter, options, None, vec![note]).await
     }
 
-    /// The same device, which says so if its matrix units are idle for the sake of its subgroups.
-    fn noting_idle_units(mut self) -> Gpu {
-        let Some(subgroups) = self.inner.caps.subgroups.filter(|subgroups| subgroups.min != subgroups.max)
-        else {
-            return self;
-        };
-        let sizes = format!("subgroups may have {} to {} invocations", subgroups.min, subgroups.max);
-        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+    /// The same device within the limits of `options`, which says so if its matrix units are idle for the sake of its subgroups.
+    fn probed(mut self, options: &GpuOptions) -> Gpu {
+        let inner = Arc::get_mut(&mut self.inner).expect("nobody else has it yet");
+        options.limit(&mut inner.caps);
+        if let Some(subgroups) = inner.caps.subgroups.filter(|subgroups| subgroups.min != subgroups.max) {
+            let sizes = format!("subgroups may have {} to {} invocations", subgroups.min, subgroups.max);
             inner.notes.push(format!("matrix units are not used: {sizes}, kernels for them need one size"));
         }
         self
@@ -285,12 +292,7 @@ impl Gpu {
         if cooperative.is_some() && !caps.software {
             caps.max_dispatch_flops = Caps::MATRIX_DISPATCH_FLOPS;
         }
-        if let Some(limit) = options.max_binding_bytes {
-            caps.max_binding_bytes = caps.max_binding_bytes.min(limit);
-        }
-        if let Some(limit) = options.max_dispatch_flops {
-            caps.max_dispatch_flops = caps.max_dispatch_flops.min(limit);
-        }
+        options.limit(&mut caps);
         let immediates = features.contains(wgpu::Features::IMMEDIATES) && limits.max_immediate_size >= 64;
         let params_layout = (!immediates).then(|| {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {

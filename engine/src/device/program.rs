@@ -144,13 +144,9 @@ impl Program {
         &self.plan.steps[self.launches[launch].step]
     }
 
-    /// Floating-point operations of a launch: its operation's, shared with the dispatches of the same shader. Copies and
-    /// partial sums beside them so count for too much, and none for too little.
+    /// Floating-point operations of a launch.
     pub(super) fn flops(&self, launch: usize) -> u64 {
-        let step = self.step(launch);
-        let dispatches = &step.variant.dispatches;
-        let shader = &dispatches[self.launches[launch].dispatch].shader;
-        step.cost.flops / dispatches.iter().filter(|dispatch| dispatch.shader == *shader).count() as u64
+        self.step(launch).dispatch_flops(self.launches[launch].dispatch)
     }
 
     pub(super) fn submit(

@@ -6,7 +6,7 @@ mod slots;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kernels::{Bind, Caps, Cost, Op, OpError, Operand, TensorType, Variant};
+use kernels::{Bind, Caps, Cost, Dispatch, Op, OpError, Operand, TensorType, Variant};
 
 use crate::graph::{Graph, Param, Rate, Source, ValueId};
 use crate::tuning::Choices;
@@ -53,6 +53,14 @@ pub struct PlanStep {
 }
 
 impl PlanStep {
+    /// Floating-point operations of a dispatch: the operation's, shared with the dispatches of the same shader. Copies and
+    /// partial sums beside them so count for too much, and none for too little.
+    pub fn dispatch_flops(&self, dispatch: usize) -> u64 {
+        let dispatches = &self.variant.dispatches;
+        let alike = |other: &&Dispatch| other.shader == dispatches[dispatch].shader;
+        self.cost.flops / dispatches.iter().filter(alike).count() as u64
+    }
+
     /// The bytes of its place that a binding covers, `(offset, length)`.
     pub fn window(&self, bind: &Bind) -> (u64, u64) {
         let (start, bytes) = match bind.operand {

@@ -303,6 +303,8 @@ impl Op for Conv2d {
         // Long sums of few pixels, which variants may split.
         let types = [f16([2, 3, 3, 1024]), f16([1, 3, 1024, 24]), f32([24]), f32([2, 24])];
         let timed = Epilogue { batch_bias: true, ..Epilogue::bias() };
+        cases.push(Case::new(Conv2d { epilogue: timed.clone(), ..same.clone() }, types));
+        let types = [f16([3, 13, 11, 8]), f16([3, 3, 8, 40]), f32([40]), f32([3, 40])];
         cases.push(Case::new(Conv2d { epilogue: timed, ..same.clone() }, types));
         let types = [f32([1, 4, 5, 344]), f16([3, 3, 344, 10])];
         cases.push(Case::new(same.clone(), types));

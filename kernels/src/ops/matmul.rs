@@ -330,7 +330,9 @@ impl Op for MatMul {
             cases.push(Case::new(stacked(Epilogue::bias()), [a, f16([3, 4096, 72]), f32([3, 72])]));
         }
         let batch_bias = MatMul::new(Epilogue { batch_bias: true, ..Epilogue::default() });
-        cases.push(Case::new(batch_bias, [f16([3, 131, 20]), f16([3, 20, 24]), f32([3, 24])]));
+        cases.push(Case::new(batch_bias.clone(), [f16([3, 131, 20]), f16([3, 20, 24]), f32([3, 24])]));
+        // More rows than a small binding holds: the second begins inside a batch.
+        cases.push(Case::new(batch_bias, [f16([3, 131, 24]), f16([24, 32]), f32([3, 32])]));
         // Products whose rows begin where a small binding may.
         let types = [f16([2, 160, 16]), f16([3, 16, 20]), f32([3, 20])];
         cases.push(Case::new(stacked(Epilogue::bias()), types));

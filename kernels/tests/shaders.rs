@@ -254,6 +254,34 @@ fn every_dispatch_keeps_the_limits_and_fits_its_shader() {
     }
 }
 
+/// They count what they declare, to the byte: with a byte less, another tile or another kernel takes over.
+#[test]
+fn kernels_on_matrix_units_know_their_workgroup_memory() {
+    let mut seen: HashSet<Shader> = HashSet::new();
+    for (adapter, caps) in adapters().into_iter().filter(|(_, caps)| caps.cooperative.is_some()) {
+        for case in ops::cases() {
+            let shaders_within = |workgroup_bytes: u32| -> Vec<Shader> {
+                let variants = variants(&case, &Caps { workgroup_bytes, ..caps.clone() });
+                let dispatches = variants.into_iter().flat_map(|variant| variant.dispatches);
+                dispatches.map(|dispatch| dispatch.shader).collect()
+            };
+            for shader in shaders_within(caps.workgroup_bytes) {
+                if !shader.file.ends_with("_cooperative") || !seen.insert(shader.clone()) {
+                    continue;
+                }
+                let bytes = Interface::of(&parse(&shader, Target::NAGA).0).workgroup_bytes;
+                assert!(shaders_within(bytes).contains(&shader), "{shader:?} on {adapter} takes {bytes}");
+                assert!(
+                    !shaders_within(bytes - 1).contains(&shader),
+                    "{shader:?} on {adapter} takes {bytes}"
+                );
+            }
+        }
+    }
+    let files: BTreeSet<&str> = seen.iter().map(|shader| shader.file).collect();
+    assert_eq!(files.into_iter().collect::<Vec<_>>(), ["attention_cooperative", "matmul_cooperative"]);
+}
+
 #[test]
 fn a_dispatch_that_breaks_a_rule_is_found() {
     let case = Case::new(Activate(Activation::Silu), [TensorType::f32([64, 64])]);

@@ -753,6 +753,13 @@ mod tests {
             error.expect_err("too many heads").to_string(),
             "attention: 70000 heads, the adapter takes 65535 at most"
         );
+        // Of 32,768 heads, an axis has room for one slice each, not for two.
+        let offered = |d: usize| {
+            let many = f16([1, 2, 32_768 * d]);
+            let variants = Attention::new(32_768).variants(&[many.clone(), many.clone(), many], &caps);
+            variants.expect("fits").iter().any(|v| v.name == "attention_cooperative")
+        };
+        assert_eq!([40, 330].map(offered), [true, false]);
         let (q, kv) = (f32([1, 2_100_001, 4]), f32([1, 1, 4]));
         let variants = op.variants(&[q, kv.clone(), kv], &caps).expect("fits");
         assert!(variants.iter().flat_map(|v| &v.dispatches).all(|d| d.grid[0] <= caps.max_groups_per_axis));

@@ -47,7 +47,7 @@ At a model's shapes, the variants that its pictures take are compared with a sam
 one that is wrong is passed over in later runs, and the next one is tried.
 
 A case is {\"name\", \"op\", \"attributes\", \"inputs\", \"outputs\"} with a function of torch.nn.functional, its
-arguments, and names of tensors; what photogram has no operation for is skipped, with the reason.
+arguments, and names of tensors; what photogram does not express is skipped, with the reason.
 A recorded run is a folder with reference.json (model, prompt, width, height, steps, ...) and
 reference.safetensors (context, noise, latent.0 ..., image).")]
 pub(crate) struct ValidateArgs {

@@ -11,9 +11,6 @@ use crate::op::{Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Opera
 use crate::types::TensorType;
 use crate::wgsl::Shader;
 
-/// Most operands of one concatenation: what the shader binds.
-const MAX_OPERANDS: usize = 4;
-
 /// The operands one after the other along `axis`.
 ///
 /// # Shapes    2 to 4 operands that differ in the extent of `axis` alone, f32 | f16, all of one dtype -> `y` with the sum
@@ -25,6 +22,11 @@ const MAX_OPERANDS: usize = 4;
 pub struct Concat {
     /// Dimension, 0 the outermost.
     pub axis: usize,
+}
+
+impl Concat {
+    /// Most operands of one concatenation: what the shader binds.
+    pub const MAX_OPERANDS: usize = 4;
 }
 
 /// One operand's part of the joined dimension.
@@ -73,8 +75,8 @@ impl Op for Concat {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
-        if !(2..=MAX_OPERANDS).contains(&inputs.len()) {
-            let expected = inputs.len().clamp(2, MAX_OPERANDS);
+        if !(2..=Self::MAX_OPERANDS).contains(&inputs.len()) {
+            let expected = inputs.len().clamp(2, Self::MAX_OPERANDS);
             return Err(OpError::OperandCount { op: self.name(), expected, found: inputs.len() });
         }
         let first = &inputs[0];
@@ -137,16 +139,16 @@ impl Op for Concat {
                 let quads = band.rows * y.quads();
                 let mut params = vec![quads, y.channels(), band.first, inner, total, usize::from(innermost)];
                 // Parts that do not exist start at the end; the shader binds something for them all the same.
-                params.extend((1..MAX_OPERANDS).map(|i| parts.get(i).map_or(total, |part| part.begin)));
+                params.extend((1..Self::MAX_OPERANDS).map(|i| parts.get(i).map_or(total, |part| part.begin)));
                 params.extend(
-                    (0..MAX_OPERANDS).map(|i| if i < parts.len() { band.origin(i, inputs) } else { 0 }),
+                    (0..Self::MAX_OPERANDS).map(|i| if i < parts.len() { band.origin(i, inputs) } else { 0 }),
                 );
                 let mut binds: Vec<Bind> = (0..parts.len()).map(|i| band.read(i, inputs)).collect();
-                for i in parts.len()..MAX_OPERANDS {
+                for i in parts.len()..Self::MAX_OPERANDS {
                     let unused = Bind { binding: i as u32, operand: Operand::Input(0), ..binds[0].clone() };
                     binds.push(unused);
                 }
-                binds.push(band.write(MAX_OPERANDS as u32, &y));
+                binds.push(band.write(Self::MAX_OPERANDS as u32, &y));
                 Dispatch {
                     shader: shader.clone(),
                     binds,

@@ -3,6 +3,8 @@
 //! The JSON is a list of `{"name", "op", "attributes": {..}, "inputs": {"input": "tensor"}, "outputs": ["tensor"]}`, where `op` is a
 //! function of torch.nn.functional, inputs have the names of its parameters and attributes are its other arguments.
 
+mod arguments;
+mod embedding;
 mod express;
 
 use std::collections::BTreeMap;
@@ -100,9 +102,13 @@ impl Cases {
     /// [`Error::Load`] for a case that is not described as it should be; those of the device.
     pub async fn run(&self, gpu: &Gpu, index: usize) -> Result<CaseReport, Error> {
         let (name, case) = self.case(index).await?;
-        let result = match express(&case) {
-            Ok(expressed) => run_variants(gpu, &case, expressed).await?,
-            Err(reason) => Err(reason),
+        let result = if case.op == "embedding" {
+            self.embedding(index, &case).await?
+        } else {
+            match express(&case) {
+                Ok(expressed) => run_variants(gpu, &case, expressed).await?,
+                Err(reason) => Err(reason),
+            }
         };
         Ok(CaseReport { name, op: case.op, result })
     }

@@ -1,12 +1,11 @@
-//! Attention.
+//! Attention, and the softmax in it.
 
 use kernels::ops::Attention;
 use kernels::{HostTensor, TensorType};
 use loaders::Encoding;
 
 use super::super::{Recorded, host};
-use super::arguments::Arguments;
-use super::{Expressed, ResultShape, Skip, single};
+use super::{Arguments, Expressed, ResultShape, Skip, single};
 
 /// `[B, heads, S, D]` as `[B, S, heads * D]`, with the extents.
 fn tokens(recorded: &Recorded) -> Result<(HostTensor, [usize; 4]), Skip> {
@@ -69,4 +68,43 @@ pub(super) fn attention(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip
     };
     let shape = ResultShape::Of(arguments.tensor("query")?.shape.clone());
     single(op, operands, to_torch, shape)
+}
+
+/// Features of a head that weighs columns of the identity.
+const SOFTMAX_FEATURES: usize = 64;
+/// The longest row whose softmax is taken: its heads hold its square.
+const SOFTMAX_ROW: usize = 2048;
+
+/// Attention whose scores are a mask alone, and whose values are the identity.
+pub(super) fn softmax(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
+    let dim = arguments.dimension("dim", None, "input")?;
+    let input = arguments.tensor("input")?;
+    let shape = if input.shape.is_empty() { vec![1] } else { input.shape.clone() };
+    let (n, inner) = (shape[dim], shape[dim + 1..].iter().product::<usize>());
+    let rows = input.values.len() / n;
+    if n > SOFTMAX_ROW {
+        return Err(format!("rows of {n}, of which {SOFTMAX_ROW} are computed at most"));
+    }
+    // The column `i` of row `row`, in PyTorch's order.
+    let place = move |row: usize, i: usize| (row / inner * n + i) * inner + row % inner;
+    let scores = (0..rows * n).map(|at| input.values[place(at / n, at % n)]).collect::<Vec<f32>>();
+    if scores.chunks(n).any(|row| row.iter().all(|score| *score == f32::NEG_INFINITY)) {
+        return Err("a row of negative infinities".to_owned());
+    }
+    let dtype = host(input, &input.shape)?.ty().dtype;
+    let (heads, features) = (n.div_ceil(SOFTMAX_FEATURES), SOFTMAX_FEATURES);
+    let of_tokens = |tokens| TensorType::new(dtype, [1, tokens, heads * features]);
+    let zeros = |tokens| HostTensor::from_fn(of_tokens(tokens), |_| 0.0);
+    let width = heads * features;
+    let identity = HostTensor::from_fn(of_tokens(n), |i| f64::from(u8::from(i / width == i % width)));
+    let operands = vec![zeros(rows), zeros(n), identity, HostTensor::f32([1, 1, rows, n], scores)];
+    let to_torch = move |result: &HostTensor| {
+        let mut values = vec![0.0; rows * n];
+        for (at, value) in result.data().iter().enumerate().filter(|(at, _)| at % width < n) {
+            values[place(at / width, at % width)] = *value;
+        }
+        values
+    };
+    let op = Attention { mask: true, ..Attention::new(heads) };
+    single(op, operands, to_torch, ResultShape::Of(shape))
 }

@@ -1,13 +1,10 @@
-//! Products and convolutions.
+//! Products of matrices.
 
-use kernels::ops::{Conv2d, Epilogue, MatMul};
+use kernels::ops::{Epilogue, MatMul};
 use kernels::{HostTensor, LANES, TensorType};
-use serde_json::Value;
 
 use super::super::{Recorded, host};
-use super::arguments::Arguments;
-use super::images::{channels_first, image};
-use super::{Expressed, ResultShape, Skip, plain, same, single, vector};
+use super::{Arguments, Expressed, Skip, plain, same, vector};
 
 /// `[.., K, N]` with rows of zeros up to a multiple of 4, from PyTorch's values by `at(batch, k, n)`.
 fn matrix(
@@ -46,11 +43,17 @@ pub(super) fn linear(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
 }
 
 pub(super) fn matmul(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
-    let other = arguments.tensor("other")?.clone();
-    let input = arguments.tensor("input")?;
+    let (mut other, mut input) = (arguments.tensor("other")?.clone(), arguments.tensor("input")?.clone());
+    // Vectors are rows on the left, and columns on the right.
+    if let [k] = input.shape[..] {
+        input.shape = vec![1, k];
+    }
+    if let [k] = other.shape[..] {
+        other.shape = vec![k, 1];
+    }
     let rank = input.shape.len();
     if rank < 2 || other.shape.len() < 2 {
-        return Err("products of vectors are none of ours".to_owned());
+        return Err("products of scalars are none of ours".to_owned());
     }
     let [k, n] = [other.shape[other.shape.len() - 2], other.shape[other.shape.len() - 1]];
     if input.shape[rank - 1] != k {
@@ -58,47 +61,5 @@ pub(super) fn matmul(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     }
     let batches = &other.shape[..other.shape.len() - 2];
     let w = matrix(&other, batches, k, n, |batch, row, column| other.values[(batch * k + row) * n + column])?;
-    plain(MatMul::default(), vec![same(input)?, w])
-}
-
-pub(super) fn conv2d(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
-    for (name, usual) in [("dilation", 1), ("groups", 1)] {
-        let found = arguments.pair(name, usual)?;
-        if found != [usual; 2] {
-            return Err(format!("'{name}' = {found:?} is none of ours"));
-        }
-    }
-    let stride = arguments.pair("stride", 1)?;
-    let weight = arguments.tensor("weight")?.clone();
-    let bias = arguments.optional("bias")?.map(vector).transpose()?;
-    let [outputs, inputs, height, width] = weight.shape[..] else {
-        return Err(format!("a weight of shape {:?}", weight.shape));
-    };
-    let padding = match arguments.attribute("padding").and_then(Value::as_str) {
-        Some("valid") => [0; 4],
-        Some("same") => {
-            // What is odd goes to the bottom and to the right, as in torch.
-            let [y, x] = [height - 1, width - 1];
-            [y / 2, y - y / 2, x / 2, x - x / 2]
-        }
-        Some(other) => return Err(format!("padding '{other}'")),
-        None => {
-            let [y, x] = arguments.pair("padding", 0)?;
-            [y, y, x, x]
-        }
-    };
-    let x = image(arguments.tensor("input")?)?;
-    let dtype = host(&weight, &weight.shape)?.ty().dtype;
-    let rows = inputs.next_multiple_of(LANES);
-    let w = HostTensor::from_fn(TensorType::new(dtype, [height, width, rows, outputs]), |i| {
-        let (tap, row, column) = (i / outputs / rows, i / outputs % rows, i % outputs);
-        if row >= inputs {
-            return 0.0;
-        }
-        f64::from(weight.values[(column * inputs + row) * height * width + tap])
-    });
-    let mut operands = vec![x, w];
-    let epilogue = Epilogue { bias: bias.is_some(), ..Epilogue::default() };
-    operands.extend(bias);
-    single(Conv2d { stride, padding, epilogue }, operands, channels_first, ResultShape::ChannelsFirst)
+    plain(MatMul::default(), vec![same(&input)?, w])
 }

@@ -1,14 +1,27 @@
 //! Functions of each element.
 
-use kernels::Op;
-use kernels::ops::{Activate, Activation};
+use kernels::ops::{Activate, Activation, LinearCombination};
+use kernels::{HostTensor, Op};
 
-use super::arguments::Arguments;
-use super::{Expressed, Skip, plain, same};
+use super::{Arguments, Expressed, ResultShape, Sketch, Skip, as_it_is, plain, same};
 
 pub(super) fn activation(arguments: &mut Arguments<'_>, activation: Activation) -> Result<Expressed, Skip> {
     arguments.flag("inplace")?;
     plain(Activate(activation), vec![same(arguments.tensor("input")?)?])
+}
+
+/// `slope * x + (1 - slope) * max(x, 0)`.
+pub(super) fn leaky_relu(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
+    arguments.flag("inplace")?;
+    let slope = arguments.number("negative_slope", Some(0.01))?;
+    let mut coefficients = vec![0.0; LinearCombination::COEFFICIENTS];
+    coefficients[..2].copy_from_slice(&[slope as f32, (1.0 - slope) as f32]);
+    let mut sketch = Sketch::default();
+    let x = sketch.operand(same(arguments.tensor("input")?)?);
+    let positive = sketch.apply(Activate(Activation::Relu), &[x])?;
+    let coefficients = sketch.operand(HostTensor::f32([coefficients.len()], coefficients));
+    let y = sketch.apply(LinearCombination { terms: 2 }, &[x, positive, coefficients])?;
+    sketch.ending(y, as_it_is, ResultShape::Own)
 }
 
 pub(super) fn gelu(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {

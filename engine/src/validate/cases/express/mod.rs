@@ -1,24 +1,25 @@
 //! Functions of torch.nn.functional as operations of ours.
 
-mod arguments;
 mod attention;
 mod contractions;
+mod convolutions;
 mod elementwise;
 mod images;
 mod moves;
 mod norms;
 
-use kernels::ops::{Activation, Add, Mul};
+use kernels::ops::{Activation, Add, Concat, Mul};
 use kernels::{HostTensor, Op, TensorType};
 
+use super::arguments::{Arguments, Skip};
 use super::{MAX_TENSOR_BYTES, Recorded, RecordedCase, host, is_at_most};
-use crate::graph::{Graph, Rate, ValueId};
-use arguments::Arguments;
-use attention::attention;
-use contractions::{conv2d, linear, matmul};
-use elementwise::{activation, binary, gelu};
+use crate::graph::{Graph, Rate, Source, ValueId};
+use attention::{attention, softmax};
+use contractions::{linear, matmul};
+use convolutions::{conv_transpose2d, conv2d};
+use elementwise::{activation, binary, gelu, leaky_relu};
 use images::interpolate;
-use moves::concat;
+use moves::{concat, pad, pixel_shuffle};
 use norms::{group_norm, layer_norm, rms_norm};
 
 /// Operations of ours on operands in our layouts, and how their result is read in PyTorch's.
@@ -55,17 +56,14 @@ impl ResultShape {
 }
 
 type ToTorch = dyn Fn(&HostTensor) -> Vec<f32>;
-type Skip = String;
 
 /// `case` in our operations, or why it is none of them.
 pub(super) fn express(case: &RecordedCase) -> Result<Expressed, Skip> {
-    if case.op != "embedding" {
-        for (name, tensors) in &case.inputs {
-            tensors.iter().try_for_each(|tensor| computable(&format!("input '{name}'"), tensor))?;
-        }
-        computable("the output", &case.output)?;
+    for (name, tensors) in &case.inputs {
+        tensors.iter().try_for_each(|tensor| computable(&format!("input '{name}'"), tensor))?;
     }
-    let mut arguments = Arguments { case, used: Vec::new() };
+    computable("the output", &case.output)?;
+    let mut arguments = Arguments::of(case);
     let expressed = match case.op.as_str() {
         "linear" => linear(&mut arguments),
         "matmul" => matmul(&mut arguments),
@@ -83,10 +81,11 @@ pub(super) fn express(case: &RecordedCase) -> Result<Expressed, Skip> {
         "add" => binary(&mut arguments, Add),
         "mul" => binary(&mut arguments, Mul),
         "concat" | "cat" => concat(&mut arguments),
-        "embedding" => Err("embeddings are gathered on the host".to_owned()),
-        "conv_transpose2d" | "softmax" | "leaky_relu" | "pixel_shuffle" | "pad" => {
-            Err(format!("photogram has no operation for {} by itself", case.op))
-        }
+        "softmax" => softmax(&mut arguments),
+        "leaky_relu" => leaky_relu(&mut arguments),
+        "pixel_shuffle" => pixel_shuffle(&mut arguments),
+        "pad" => pad(&mut arguments),
+        "conv_transpose2d" => conv_transpose2d(&mut arguments),
         other => Err(format!("'{other}' is not known")),
     }?;
     arguments.all_used()?;
@@ -133,14 +132,37 @@ impl Sketch {
         self.graph.apply(name, op, inputs).map_err(|error| error.to_string())
     }
 
+    /// A tensor that has `value` everywhere.
+    fn filled(&mut self, ty: TensorType, value: f64) -> Result<ValueId, Skip> {
+        if !is_at_most(&ty.shape, MAX_TENSOR_BYTES / 4) {
+            return Err(format!("an operand of {} is too large", ty.shape));
+        }
+        Ok(self.operand(HostTensor::from_fn(ty, |_| value)))
+    }
+
+    /// Values one after the other along `axis`, as many at once as one operation joins.
+    fn joined(&mut self, axis: usize, mut ids: Vec<ValueId>) -> Result<ValueId, Skip> {
+        while ids.len() > 1 {
+            let mut fewer = Vec::new();
+            for some in ids.chunks(Concat::MAX_OPERANDS) {
+                fewer.push(if let [one] = some { *one } else { self.apply(Concat { axis }, some)? });
+            }
+            ids = fewer;
+        }
+        ids.first().copied().ok_or_else(|| "nothing to join".to_owned())
+    }
+
     fn ending(
         mut self,
         result: ValueId,
         to_torch: impl Fn(&HostTensor) -> Vec<f32> + 'static,
         shape: ResultShape,
-    ) -> Expressed {
+    ) -> Result<Expressed, Skip> {
+        if !matches!(self.graph.value(result).source, Source::Node { .. }) {
+            return Err("nothing is computed".to_owned());
+        }
         self.graph.output(result);
-        Expressed { graph: self.graph, operands: self.operands, to_torch: Box::new(to_torch), shape }
+        Ok(Expressed { graph: self.graph, operands: self.operands, to_torch: Box::new(to_torch), shape })
     }
 }
 
@@ -154,7 +176,7 @@ fn single(
     let mut sketch = Sketch::default();
     let ids: Vec<ValueId> = operands.into_iter().map(|operand| sketch.operand(operand)).collect();
     let result = sketch.apply(op, &ids)?;
-    Ok(sketch.ending(result, to_torch, shape))
+    sketch.ending(result, to_torch, shape)
 }
 
 /// One operation that has PyTorch's layout.
@@ -227,7 +249,7 @@ mod tests {
                 "interpolate",
                 json!({"scale_factor": 1e15}),
                 vec![image()],
-                "factors but one whole number for both axes are none of ours",
+                "factors [1000000000000000.0, 1000000000000000.0] of [3, 3]",
             ),
             ("interpolate", json!({"mode": 5}), vec![image()], "attribute 'mode' = 5 is no word"),
             (

@@ -5,9 +5,8 @@ use kernels::ops::{GroupNorm, LayerNorm, RmsNorm};
 use serde_json::Value;
 
 use super::super::{Recorded, host};
-use super::arguments::Arguments;
 use super::images::{channels_first, image};
-use super::{Expressed, ResultShape, Skip, as_it_is, single};
+use super::{Arguments, Expressed, ResultShape, Skip, as_it_is, single};
 
 /// A scale or a bias; a norm without one has ones or zeros.
 fn parameter(

@@ -2,16 +2,22 @@
 
 use serde_json::Value;
 
-use super::super::{Recorded, RecordedCase};
-use super::Skip;
+use super::{Recorded, RecordedCase};
+
+/// Why a case is not computed.
+pub(super) type Skip = String;
 
 /// The inputs and attributes of a case, and which were asked for.
 pub(super) struct Arguments<'c> {
-    pub(super) case: &'c RecordedCase,
-    pub(super) used: Vec<&'static str>,
+    case: &'c RecordedCase,
+    used: Vec<&'static str>,
 }
 
-impl Arguments<'_> {
+impl<'c> Arguments<'c> {
+    pub(super) fn of(case: &'c RecordedCase) -> Self {
+        Arguments { case, used: Vec::new() }
+    }
+
     pub(super) fn tensor(&mut self, name: &'static str) -> Result<&Recorded, Skip> {
         self.optional(name)?.ok_or_else(|| format!("it has no input '{name}'"))
     }
@@ -68,6 +74,30 @@ impl Arguments<'_> {
                 value.as_bool().ok_or_else(|| format!("attribute '{name}' = {value} is no switch"))
             }
         }
+    }
+
+    /// A dimension of the input `of`, which may be counted from the last.
+    pub(super) fn dimension(
+        &mut self,
+        name: &'static str,
+        usual: Option<f64>,
+        of: &'static str,
+    ) -> Result<usize, Skip> {
+        let dim = self.number(name, usual)?;
+        let rank = self.tensors(of)?.first().map_or(0, |tensor| tensor.shape.len().max(1)) as f64;
+        let axis = if dim < 0.0 { dim + rank } else { dim };
+        if !(0.0..rank).contains(&axis) || axis.fract() != 0.0 {
+            return Err(format!("dimension {dim} of {rank}"));
+        }
+        Ok(axis as usize)
+    }
+
+    /// A list of whole numbers.
+    pub(super) fn integers(&mut self, name: &'static str) -> Result<Vec<i64>, Skip> {
+        let value = self.attribute(name).ok_or_else(|| format!("it has no attribute '{name}'"))?;
+        let small = |value: &Value| value.as_i64().filter(|n| n.unsigned_abs() < 1 << 16);
+        let integers = value.as_array().map(|list| list.iter().map(small).collect::<Option<Vec<_>>>());
+        integers.flatten().ok_or_else(|| format!("attribute '{name}' = {value} is no list of whole numbers"))
     }
 
     /// A number for both axes, or one for each.

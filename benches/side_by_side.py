@@ -62,20 +62,30 @@ def milliseconds(run: Timed) -> float:
     return statistics.median(times)
 
 
+def matmul(edge: int, device: str, dtype: torch.dtype) -> Timed:
+    matrix = torch.randn(edge, edge, device=device, dtype=dtype)
+    return lambda: matrix @ matrix
+
+
+def conv(batch: int, device: str, dtype: torch.dtype) -> Timed:
+    options = {"device": device, "dtype": dtype}
+    image = torch.randn(batch, 320, 64, 64, **options).contiguous(memory_format=torch.channels_last)
+    taps = torch.randn(320, 320, 3, 3, **options).contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(320, **options)
+    return lambda: torch.nn.functional.conv2d(image, taps, bias, padding=1)
+
+
 def kernels(device: str, dtype: torch.dtype) -> dict[str, tuple[str, float, Timed]]:
     """By the name of our bench: what it is, its floating-point operations, and torch's way to do it."""
-    options = {"device": device, "dtype": dtype}
-    matrix = torch.randn(1024, 1024, **options)
-    image = torch.randn(1, 320, 64, 64, **options).contiguous(memory_format=torch.channels_last)
-    taps, bias = torch.randn(320, 320, 3, 3, **options), torch.randn(320, **options)
-    heads = torch.randn(1, 8, 1024, 40, **options)
-    ours = "f16" if dtype == torch.float16 else "f32"
-    return {
-        f"{ours}[1024, 1024] f16[1024, 1024] in strips": ("matmul 1024x1024x1024", 2 * 1024**3, lambda: matrix @ matrix),
+    heads = torch.randn(1, 8, 1024, 40, device=device, dtype=dtype)
+    ours, on_gpu = ("f16", True) if dtype == torch.float16 else ("f32", False)
+    conv_flops = 2 * 4096 * 320 * 320 * 9
+    rows = {
+        f"{ours}[1024, 1024] f16[1024, 1024] in strips": ("matmul 1024x1024x1024", 2 * 1024**3, matmul(1024, device, dtype)),
         f"{ours}[1, 64, 64, 320] f16[3, 3, 320, 320] in strips f32[320]": (
             "conv 3x3 320 -> 320, 64x64",
-            2 * 4096 * 320 * 320 * 9,
-            lambda: torch.nn.functional.conv2d(image, taps, bias, padding=1),
+            conv_flops,
+            conv(1, device, dtype),
         ),
         f"{ours}[1, 1024, 320] {ours}[1, 1024, 320] {ours}[1, 1024, 320]": (
             "attention, 8 heads x 1024 x 40",
@@ -83,6 +93,30 @@ def kernels(device: str, dtype: torch.dtype) -> dict[str, tuple[str, float, Time
             lambda: torch.nn.functional.scaled_dot_product_attention(heads, heads, heads),
         ),
     }
+    if on_gpu:
+        # Too much for a CPU, too little of anything smaller for a GPU. In f32 torch takes its own default, which is no TF32.
+        rows |= {
+            "f16[4096, 4096] f16[4096, 4096] in strips": ("matmul 4096x4096x4096", 2 * 4096**3, matmul(4096, device, dtype)),
+            "f32[4096, 4096] f32[4096, 4096] in strips": (
+                "matmul 4096x4096x4096 in f32",
+                2 * 4096**3,
+                matmul(4096, device, torch.float32),
+            ),
+            "f16[2, 64, 64, 320] f16[3, 3, 320, 320] in strips f32[320]": (
+                "conv 3x3 320 -> 320, 64x64, batch of 2",
+                2 * conv_flops,
+                conv(2, device, dtype),
+            ),
+        }
+    return rows
+
+
+def our_adapter() -> str:
+    """Name and driver of the adapter that photogram takes."""
+    command = ["cargo", "run", "-q", "--release", "-p", "photogram", "--", "devices", "--json"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    chosen = next(adapter for adapter in json.loads(printed) if adapter["auto"])
+    return f"{chosen['name']}, {chosen['driver']}"
 
 
 def our_kernel(operands: str) -> tuple[str, float]:
@@ -131,7 +165,6 @@ def our_model(folder: pathlib.Path, size: int, precision: str) -> dict[str, floa
     command += ["-W", size, "-H", size, "--cfg-scale", 7, "--precision", precision, "--repeat", 1, "--json", "-q"]
     printed = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     profile = json.loads(printed)
-    print(f"photogram: {profile['adapter']}, {profile['driver']}, {profile['dtype']}", file=sys.stderr)
     return {section["section"]: section["wall_ms"] for section in profile["sections"]}
 
 
@@ -155,21 +188,25 @@ def main() -> int:
     on_gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.float16) if on_gpu else ("cpu", torch.float32)
     name = torch.cuda.get_device_name() if on_gpu else f"{platform.processor() or platform.machine()}, {arguments.threads} threads"
-    print(f"{datetime.date.today()}, torch {torch.__version__} in {dtype} on {name}")
+    print(f"{datetime.date.today()}, torch {torch.__version__} in {dtype} on {name}; photogram on {our_adapter()}", flush=True)
     rows: dict[str, dict[str, list[float]]] = {}
     flops: dict[str, float] = {}
 
     def note(row: str, column: str, value: float) -> None:
         rows.setdefault(row, {}).setdefault(column, []).append(value)
 
+    timed = kernels(device, dtype)
     sections = torch_model(arguments.model, arguments.size, device, dtype) if arguments.model else {}
     compiled = {row: torch.compile(run) for row, run in sections.items()} if on_gpu else {}
+    compiled |= {row: torch.compile(run) for row, _, run in timed.values()} if on_gpu else {}
     for _ in range(arguments.rounds):
-        for operands, (row, work, run) in kernels(device, dtype).items():
+        for operands, (row, work, run) in timed.items():
             flops[row] = work
             note(row, "torch", milliseconds(run))
+            if on_gpu:
+                note(row, "compiled", milliseconds(compiled[row]))
             variant, ours = our_kernel(operands)
-            note(f"{row}", "photogram", ours)
+            note(row, "photogram", ours)
             print(f"{row}: {variant} {ours:.2f} ms, torch {rows[row]['torch'][-1]:.2f} ms", file=sys.stderr)
         for row, run in sections.items():
             note(row, "torch", milliseconds(run))

@@ -47,6 +47,7 @@ fn every_safe_variant_agrees_with_run_time_checks_and_without_features() {
 fn every_variant_agrees_when_operands_exceed_a_binding() {
     let options = GpuOptions { max_binding_bytes: Some(16 << 10), ..GpuOptions::default() };
     if let Some(gpu) = photogram_tests::gpu_with(options) {
+        assert_eq!(gpu.caps().max_binding_bytes, 16 << 10);
         let fits = |case: &Case| case.op.variants(&case.inputs, gpu.caps()).is_ok();
         let cases: Vec<Case> = kernels::ops::cases().into_iter().filter(fits).collect();
         check(&gpu, &cases);
@@ -57,6 +58,7 @@ fn every_variant_agrees_when_operands_exceed_a_binding() {
 fn every_variant_agrees_when_dispatches_are_short() {
     let options = GpuOptions { max_dispatch_flops: Some(20_000), ..GpuOptions::default() };
     if let Some(gpu) = photogram_tests::gpu_with(options) {
+        assert_eq!(gpu.caps().max_dispatch_flops, 20_000);
         // Where a dispatch for each row would be tens of thousands.
         let is_small = |case: &&Case| case.op.cost(&case.inputs).flops < 20_000 * 200;
         let cases = kernels::ops::cases();

@@ -81,14 +81,14 @@ fn the_dispatches_of_each_shader_do_all_of_the_work_together() {
             let dispatches = &step.variant.dispatches;
             for dispatch in dispatches {
                 let alike = (0..dispatches.len()).filter(|i| dispatches[*i].shader == dispatch.shader);
-                let flops: Vec<u64> = alike.map(|i| step.dispatch_flops(i)).collect();
-                let (sum, rounding) = (flops.iter().sum::<u64>(), flops.len() as u64);
+                let work: Vec<u64> = alike.map(|i| step.dispatch_work(i)).collect();
+                let (sum, rounding) = (work.iter().sum::<u64>(), work.len() as u64);
                 assert!(
-                    sum <= step.cost.flops && sum + rounding > step.cost.flops,
+                    sum <= step.cost.work() && sum + rounding > step.cost.work(),
                     "{} on {adapter}",
                     step.name
                 );
-                of_several_shaders += usize::from(flops.len() < dispatches.len());
+                of_several_shaders += usize::from(work.len() < dispatches.len());
             }
         }
     }

@@ -29,7 +29,7 @@ fn matrix_units_that_pass_are_offered_without_a_note() {
     };
     println!("{}: {extent}x{extent}", gpu.adapter_name());
     assert_eq!(gpu.notes(), &[] as &[String]);
-    assert!(gpu.pipelines() >= 1, "the probe ran");
+    assert!(gpu.pipelines() >= 2, "a product and an attention were tried: {}", gpu.pipelines());
     assert!(variants(gpu.caps()).contains(&"matmul_cooperative"));
 }
 

@@ -1,10 +1,11 @@
 //! Choosing variants by measuring: on whatever adapter there is, a software driver too, though the program does not tune those.
 
 use std::any::Any;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::device::{Gpu, GpuOptions};
+use engine::device::{Clock, Gpu, GpuOptions, Program};
 use engine::graph::{Graph, Rate};
 use engine::noise::{RngKind, Seed};
 use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Request, Told};
@@ -24,10 +25,17 @@ fn gpu() -> Option<Gpu> {
     gpu_with(GpuOptions::default())
 }
 
-/// Twice `x`, with a usual variant that gives three times `x` where `x` has at least `wrong_from` elements.
+/// Twice `x`, with a usual variant that gives three times `x`, or nothing at all, where `x` has as many elements.
 #[derive(Clone, Debug)]
 struct Doubled {
-    wrong_from: usize,
+    wrong: Range<usize>,
+    idle: bool,
+}
+
+impl Doubled {
+    fn wrong_from(elements: usize) -> Self {
+        Doubled { wrong: elements..usize::MAX, idle: false }
+    }
 }
 
 const DOUBLE: Scale = Scale { factor: 2.0 };
@@ -38,7 +46,7 @@ impl Op for Doubled {
     }
 
     fn attributes(&self) -> Attributes {
-        vec![("wrong_from", self.wrong_from.into())]
+        vec![("wrong_from", self.wrong.start.into()), ("idle", self.idle.into())]
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
@@ -50,12 +58,17 @@ impl Op for Doubled {
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
-        let factor = if inputs[0].shape.elements() >= self.wrong_from { 3.0 } else { 2.0 };
+        let is_wrong = self.wrong.contains(&inputs[0].shape.elements());
+        let factor = if is_wrong && !self.idle { 3.0 } else { 2.0 };
         let named = |name, factor: f64| -> Result<Variant, OpError> {
             let variants = Scale { factor }.variants(inputs, caps)?;
             Ok(Variant { name, ..variants.into_iter().next().expect("it has one") })
         };
-        Ok(vec![named("doubled_slowly", 2.0)?, named("doubled_wrongly", factor)?])
+        let mut wrong = named("doubled_wrongly", factor)?;
+        if is_wrong && self.idle {
+            wrong.dispatches.clear();
+        }
+        Ok(vec![named("doubled_slowly", 2.0)?, wrong])
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
@@ -95,7 +108,7 @@ fn a_variant_that_is_wrong_at_a_models_shape_is_found_and_passed_over() {
     let Some(gpu) = gpu() else { return };
     let inputs = vec![TensorType::f32([64, 33])];
     // Right on the operation's own case, of 21 elements.
-    let task = Task { op: Arc::new(Doubled { wrong_from: 1_000 }), inputs, calls: 1 };
+    let task = Task { op: Arc::new(Doubled::wrong_from(1_000)), inputs, calls: 1 };
     let verdicts = block_on(validate_task(&gpu, &task)).expect("it runs");
     assert_eq!(verdicts.len(), 4, "one for each kind of input");
     assert!(verdicts.iter().all(|verdict| verdict.variant == "doubled_wrongly" && !verdict.pass()));
@@ -116,12 +129,12 @@ fn a_variant_that_is_wrong_at_a_models_shape_is_found_and_passed_over() {
         block_on(Config::read(&stored)).and_then(|file| identity.choices_of(&file)).expect("its own");
     assert_eq!(read.distrusted().collect::<Vec<_>>(), ["doubled_wrongly"]);
     read.distrust("doubled_slowly");
-    let plan = planned(Doubled { wrong_from: 1 }, &task.inputs, &gpu, Choice::Measured(&read));
+    let plan = planned(Doubled::wrong_from(1), &task.inputs, &gpu, Choice::Measured(&read));
     assert_eq!(plan.steps[0].variant.name, "doubled_slowly");
     assert!(read.trust("doubled_wrongly") && !read.trust("doubled_wrongly"));
     // A choice that was measured does not bring back what is distrusted.
     read.insert(task.key(), "doubled_slowly");
-    let plan = planned(Doubled { wrong_from: 1_000 }, &task.inputs, &gpu, Choice::Measured(&read));
+    let plan = planned(Doubled::wrong_from(1_000), &task.inputs, &gpu, Choice::Measured(&read));
     assert_eq!(plan.steps[0].variant.name, "doubled_wrongly");
 }
 
@@ -129,7 +142,7 @@ fn a_variant_that_is_wrong_at_a_models_shape_is_found_and_passed_over() {
 fn every_variant_is_timed_five_times() {
     let Some(gpu) = gpu() else { return };
     let inputs = vec![TensorType::f32([64, 33])];
-    let task = Task { op: Arc::new(Doubled { wrong_from: usize::MAX }), inputs, calls: 1 };
+    let task = Task { op: Arc::new(Doubled::wrong_from(usize::MAX)), inputs, calls: 1 };
     let submissions = |tuner: Tuner| {
         let mut tuner = tuner;
         let [_, before] = gpu.counts();
@@ -147,29 +160,46 @@ fn every_variant_is_timed_five_times() {
 fn a_wrong_variant_never_wins_and_is_told() {
     let Some(gpu) = gpu() else { return };
     let x = [TensorType::f32([64, 33])];
-    // Wrong on the operation's own case, and on the model's operands alone.
-    for wrong_from in [1, 1_000] {
-        let found = tuned(&gpu, Doubled { wrong_from }, &x);
+    // On the operation's own case, of 21 elements, and the model's operands; on either alone.
+    for (wrong, idle) in
+        [(1..usize::MAX, false), (1_000..usize::MAX, false), (1..1_000, false), (1_000..usize::MAX, true)]
+    {
+        let op = Doubled { wrong, idle };
+        let found = tuned(&gpu, op.clone(), &x);
         assert_eq!(found.against, Against::Reference);
         let [slow, wrong] = &found.variants[..] else { panic!("{found:?}") };
         assert!(slow.wrong.is_none() && slow.ns > Some(0.0), "{slow:?}");
-        assert!(wrong.wrong.as_deref().is_some_and(|why| why.contains("max abs")), "{wrong:?}");
+        assert!(wrong.wrong.as_deref().is_some_and(|why| why.contains("max abs")), "{op:?}: {wrong:?}");
         assert_eq!(wrong.ns, None, "what is wrong is not timed");
         assert_eq!(found.chosen().map(|chosen| chosen.variant), Some("doubled_slowly"));
         assert_eq!(found.gain(), None);
 
         let mut choices = Choices::default();
         found.choose(&mut choices);
-        let variant = |choice| planned(Doubled { wrong_from }, &x, &gpu, choice).steps[0].variant.name;
+        let variant = |choice| planned(op.clone(), &x, &gpu, choice).steps[0].variant.name;
         assert_eq!(variant(Choice::Measured(&choices)), "doubled_slowly");
         assert_eq!(variant(Choice::Fastest), "doubled_wrongly");
     }
 }
 
 #[test]
+fn a_short_dispatch_is_timed_by_many() {
+    let Some(gpu) = gpu() else { return };
+    let ty = TensorType::f32([4, 4]);
+    let plan = planned(DOUBLE, std::slice::from_ref(&ty), &gpu, Choice::Fastest);
+    let program = Program::compile(&gpu, plan, Vec::new()).expect("it compiles");
+    let inputs = [gpu.allocate("x", ty.clone()).expect("room")];
+    let outputs = [gpu.allocate("y", ty).expect("room")];
+    let times = block_on(program.run_timed(&gpu, Clock::Wall, &[Rate::Step], &inputs, &outputs));
+    let [time] = times.expect("it runs")[..] else { panic!("one dispatch") };
+    // A batch of them takes 10 ms.
+    assert!(time.ns > 0.0 && time.ns < 2e6, "{time:?}");
+}
+
+#[test]
 fn a_right_variant_is_not_suspected() {
     let Some(gpu) = gpu() else { return };
-    let found = tuned(&gpu, Doubled { wrong_from: usize::MAX }, &[TensorType::f32([64, 33])]);
+    let found = tuned(&gpu, Doubled::wrong_from(usize::MAX), &[TensorType::f32([64, 33])]);
     assert!(found.variants.iter().all(|v| v.wrong.is_none() && v.ns > Some(0.0)), "{found:?}");
     assert!(found.gain() >= Some(1.0), "{found:?}");
 }

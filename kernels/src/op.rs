@@ -335,6 +335,14 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Floating-point operations that adapters do at least while they move a byte: 10 on llvmpipe, dozens on GPUs.
+    const FLOPS_PER_BYTE: u64 = 8;
+
+    /// What time goes by: floating-point operations, or as many as adapters do while they move the bytes, whichever is more.
+    pub fn work(&self) -> u64 {
+        self.flops.max(Self::FLOPS_PER_BYTE * self.bytes)
+    }
+
     /// The cost of `flops` on operands and a result of these types.
     pub fn new(flops: u64, inputs: &[TensorType], output: &TensorType) -> Self {
         let bytes = inputs.iter().map(TensorType::bytes).sum::<u64>() + output.bytes();

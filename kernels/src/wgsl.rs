@@ -83,8 +83,12 @@ impl Shader {
 
 /// A number that differs between versions of this crate and of its shaders.
 pub fn shaders_hash() -> u64 {
-    let texts = FILES.iter().flat_map(|(name, text)| [*name, *text]);
-    fnv1a([env!("CARGO_PKG_VERSION")].into_iter().chain(texts))
+    hash_of(env!("CARGO_PKG_VERSION"), FILES)
+}
+
+fn hash_of(version: &str, files: &[(&str, &str)]) -> u64 {
+    let texts = files.iter().flat_map(|(name, text)| [*name, *text]);
+    fnv1a([version].into_iter().chain(texts))
 }
 
 /// A hash that is the same everywhere and in every version of Rust: Fowler, Noll and Vo's FNV-1a of 64 bits, with a byte that is
@@ -102,6 +106,19 @@ include!(concat!(env!("OUT_DIR"), "/wgsl_files.rs"));
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_names_and_texts_of_shaders_count() {
+        let all = [
+            hash_of("1", &[("a", "x"), ("b", "y")]),
+            hash_of("2", &[("a", "x"), ("b", "y")]),
+            hash_of("1", &[("a", "x"), ("c", "y")]),
+            hash_of("1", &[("a", "x"), ("b", "z")]),
+            hash_of("1", &[("a", "x")]),
+        ];
+        assert_eq!(std::collections::BTreeSet::from(all).len(), all.len(), "{all:?}");
+        assert_eq!(shaders_hash(), hash_of(env!("CARGO_PKG_VERSION"), FILES));
+    }
 
     /// draft-eastlake-fnv, appendix C, with the byte that ends a text.
     #[test]

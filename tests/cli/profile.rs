@@ -48,7 +48,7 @@ fn check_sums(profile: &Value) {
             assert!(dispatches.iter().all(|dispatch| dispatch["ms"].as_f64() >= Some(0.0)), "{operation:#}");
             assert!(is_sum(sum(dispatches, "ms"), &operation["ms"]), "{operation:#}");
         }
-        for key in ["ms", "wall_ms", "recording_ms", "submissions"] {
+        for key in ["ms", "wall_ms", "recording_ms", "submitting_ms", "submissions"] {
             assert!(section[key].as_f64() > Some(0.0), "{name}: {key}");
         }
     }

@@ -33,9 +33,9 @@ Exit codes:
   2 wrong flag or path       7 numbers not finite
   3 malformed file           8 cannot write the result
   4 not supported           70 a bug      130 interrupted")]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    command: Command,
+    pub(crate) command: Command,
 }
 
 /// What the program does.

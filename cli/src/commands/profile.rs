@@ -176,6 +176,7 @@ impl Profiled {
         value["section"] = section.name.clone().into();
         value["submissions"] = section.host.submissions.into();
         value["recording_ms"] = (1e3 * section.host.recording.as_secs_f64()).into();
+        value["submitting_ms"] = (1e3 * section.host.submitting.as_secs_f64()).into();
         value["wall_ms"] = (1e3 * section.host.wall.as_secs_f64()).into();
         value["idle_ms"] = (1e3 * section.idle().as_secs_f64()).into();
         value["kernels"] = totals("kernel", section.by_kernel(roof)).into();
@@ -190,13 +191,14 @@ fn summary(section: &Section) -> String {
     let host = &section.host;
     let ms = |duration: std::time::Duration| 1e3 * duration.as_secs_f64();
     format!(
-        "{}: {:.2} ms of wall time, {:.2} ms in kernels, {:.2} ms idle; {:.2} ms recording and submitting, {} dispatches in {} \
+        "{}: {:.2} ms of wall time, {:.2} ms in kernels, {:.2} ms idle; {:.2} ms recording, {:.2} ms handing over to the driver, {} dispatches in {} \
          submission{}",
         section.name,
         ms(host.wall),
         section.ns() / 1e6,
         ms(section.idle()),
         ms(host.recording),
+        ms(host.submitting),
         section.dispatches(),
         host.submissions,
         if host.submissions == 1 { "" } else { "s" },

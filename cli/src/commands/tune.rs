@@ -1,6 +1,9 @@
 //! `photogram tune`: which variants are the fastest on this adapter.
 
-use engine::pipelines::{Pipeline, PixelSize};
+use std::path::Path;
+
+use engine::device::Gpu;
+use engine::pipelines::{Model, Pipeline, PixelSize, Request};
 use engine::profile::Clock;
 use engine::tuning::{Identity, Measured, RUNS, Tuned, Tuner};
 use engine::validate::Against;
@@ -34,16 +37,37 @@ pub(crate) async fn run(args: &TuneArgs) -> Result<(), Failure> {
         let hint = "their variants stand in the order that was measured; --adapter takes a GPU";
         return Err(Failure::new(Code::Unsupported, message).with_hint(hint));
     }
-    let identity = Identity::of(&gpu);
     let folder = cache_folder().ok_or_else(|| Failure::usage(CACHE, "a folder", "none"))?;
-    loaders::create_folder(&folder)?;
+    let tuning = tune(&gpu, Tuner::new(gpu.clone()), model, &request, &folder, &report).await?;
+    let tuning = Tuning { notes, ..tuning };
+    if args.json {
+        print_json(&tuning.as_json())?;
+    } else {
+        let text = tuning.described();
+        print(&text, &text)?;
+    }
+    tuning.check()
+}
+
+/// Measures the variants that `request` takes, and keeps the fastest in the adapter's file in `folder`, beside what is there.
+///
+/// # Errors    [`Code::Output`], known before anything is measured; those of the device
+async fn tune(
+    gpu: &Gpu,
+    mut tuner: Tuner,
+    model: Model,
+    request: &Request,
+    folder: &Path,
+    report: &Report,
+) -> Result<Tuning, Failure> {
+    let identity = Identity::of(gpu);
+    loaders::create_folder(folder)?;
     let path = folder.join(identity.file_name());
     check_writable(&path)?;
 
     let pipeline = Pipeline::new(gpu.clone(), model);
-    let tasks = pipeline.tuning_tasks(&request)?;
+    let tasks = pipeline.tuning_tasks(request)?;
     report.steps("measuring", tasks.len());
-    let mut tuner = Tuner::new(gpu.clone());
     let mut tuned = Vec::with_capacity(tasks.len());
     for task in &tasks {
         tuned.push(tuner.tune(task).await?);
@@ -55,9 +79,9 @@ pub(crate) async fn run(args: &TuneArgs) -> Result<(), Failure> {
     tuned.iter().for_each(|tuned| tuned.choose(&mut choices));
     write_json(&path, &identity.to_json(&choices))?;
     report.note(&format!("{}: {} choices written", path.display(), choices.len()));
-    let report = Tuning {
+    Ok(Tuning {
         identity,
-        notes,
+        notes: Vec::new(),
         model: pipeline.model().name.clone(),
         size: request.size,
         is_guided: request.guidance.is_on(),
@@ -65,14 +89,7 @@ pub(crate) async fn run(args: &TuneArgs) -> Result<(), Failure> {
         clock: tuner.clock(),
         file: path.display().to_string(),
         tuned,
-    };
-    if args.json {
-        print_json(&report.as_json())?;
-    } else {
-        let text = report.described();
-        print(&text, &text)?;
-    }
-    report.check()
+    })
 }
 
 /// What was measured, and for what.
@@ -206,11 +223,14 @@ fn ms_described(measured: &Measured) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use engine::tuning::Task;
+    use clap::Parser;
+    use engine::device::AdapterChoice;
+    use engine::tuning::{Task, read_choices};
     use kernels::TensorType;
     use kernels::ops::MatMul;
 
     use super::*;
+    use crate::args::{Cli, Command};
 
     fn tuning(wrong: Option<&str>) -> Tuning {
         let measured = |variant, ms: f64, wrong: Option<&str>| Measured {
@@ -234,6 +254,38 @@ mod tests {
                 variants: vec![measured("fast", 0.5, wrong), measured("usual", 1.0, None)],
             }],
         }
+    }
+
+    /// On whatever adapter there is: what is behind the refusals of [`run`].
+    #[test]
+    fn what_is_measured_is_kept_for_later_runs() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pipelines/sd1_layout/model");
+        let words = ["photogram", "tune", "-m", model, "-W", "16", "-H", "16", "--cfg-scale", "1"];
+        let Ok(Cli { command: Command::Tune(args) }) = Cli::try_parse_from(words) else {
+            panic!("words of ours")
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cache = folder.path().join("cache");
+        let tuning = pollster::block_on(async {
+            let model = open_model(&args.source).await?;
+            let request = plain_request("", &args.source, &args.shape, &model);
+            let tuner = Tuner::new(gpu.clone()).with_runs(1);
+            tune(&gpu, tuner, model, &request, &cache, &Report::new(Verbosity::Quiet)).await
+        });
+        let tuning = tuning.expect("a sound model");
+        assert!(tuning.check().is_ok() && tuning.tuned.len() > 10, "{}", tuning.described());
+        let identity = Identity::of(&gpu);
+        let path = cache.join(identity.file_name());
+        assert_eq!(tuning.file, path.display().to_string());
+        let kept = pollster::block_on(read_choices(&path, &identity)).expect("its own file");
+        for tuned in &tuning.tuned {
+            let chosen = tuned.chosen().expect("one is right").variant;
+            assert_eq!(kept.get(tuned.task.op.as_ref(), &tuned.task.inputs), Some(chosen));
+        }
+        assert_eq!(kept.len(), tuning.tuned.len());
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) struct Submission {
 /// A submission that may still run.
 struct InFlight {
     submission: Submission,
-    flops: u64,
+    work: u64,
     submitted: Instant,
 }
 
@@ -529,17 +529,17 @@ impl Gpu {
         hung
     }
 
-    /// Notes a submission of `flops` floating-point operations, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the
+    /// Notes a submission of `work`, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the
     /// host must not run ahead of an interrupt, nor of memory.
-    pub(super) async fn throttle(&self, submission: Submission, flops: u64) -> Result<(), DeviceError> {
+    pub(super) async fn throttle(&self, submission: Submission, work: u64) -> Result<(), DeviceError> {
         let oldest = {
             let mut queue = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.push_back(InFlight { submission, flops, submitted: Instant::now() });
+            queue.push_back(InFlight { submission, work, submitted: Instant::now() });
             if queue.len() > MAX_IN_FLIGHT { queue.pop_front() } else { None }
         };
-        let Some(InFlight { submission, flops, submitted }) = oldest else { return Ok(()) };
+        let Some(InFlight { submission, work, submitted }) = oldest else { return Ok(()) };
         self.wait(submission).await?;
-        self.pace().note(flops, submitted, Instant::now());
+        self.pace().note(work, submitted, Instant::now());
         Ok(())
     }
 
@@ -549,8 +549,8 @@ impl Gpu {
     }
 
     /// Floating-point operations that one submission may hold.
-    pub(super) fn flops_per_submission(&self) -> u64 {
-        self.pace().flops()
+    pub(super) fn work_per_submission(&self) -> u64 {
+        self.pace().work()
     }
 
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 /// How long a submission should take on a GPU: others draw on it too, and an interrupt waits for its end.
 const SUBMISSION: Duration = Duration::from_millis(50);
 
-/// Floating-point operations of a submission on a software adapter, where interrupting means waiting for it.
-const SOFTWARE_FLOPS: u64 = 4_000_000_000;
+/// Work of a submission on a software adapter, where interrupting means waiting for it; as [`kernels::Cost::work`] counts.
+const SOFTWARE_WORK: u64 = 4_000_000_000;
 
-/// Those of a GPU's first submissions: [`SUBMISSION`] at 0.5 TFLOP/s, as [`kernels::Caps::GPU_DISPATCH_FLOPS`] reckons.
-const FIRST_FLOPS: u64 = 25_000_000_000;
+/// That of a GPU's first submissions: [`SUBMISSION`] at 0.5 TFLOP/s, as [`kernels::Caps::GPU_DISPATCH_FLOPS`] reckons.
+const FIRST_WORK: u64 = 25_000_000_000;
+
+/// The least, however slow the GPU: with less, submitting would take as long.
+const LEAST_WORK: u64 = 1_000_000_000;
 
 /// The most, whatever the GPU: more would not be faster.
-const MOST_FLOPS: u64 = 5_000_000_000_000;
+const MOST_WORK: u64 = 5_000_000_000_000;
 
 /// Seconds below which a clock of the host tells nothing.
 const SHORTEST: f64 = 1e-4;
@@ -20,32 +23,32 @@ const SHORTEST: f64 = 1e-4;
 /// What was seen of a device's speed.
 pub(super) struct Pace {
     software: bool,
-    flops: u64,
+    work: u64,
     done: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(software: bool) -> Self {
-        Pace { software, flops: if software { SOFTWARE_FLOPS } else { FIRST_FLOPS }, done: None }
+        Pace { software, work: if software { SOFTWARE_WORK } else { FIRST_WORK }, done: None }
     }
 
-    /// Floating-point operations that a submission may hold.
-    pub(super) fn flops(&self) -> u64 {
-        self.flops
+    /// Work that a submission may hold.
+    pub(super) fn work(&self) -> u64 {
+        self.work
     }
 
-    /// Notes that a submission of `flops` was done at `done`. It began when it was submitted, or when the one before was done.
-    pub(super) fn note(&mut self, flops: u64, submitted: Instant, done: Instant) {
+    /// Notes that a submission of `work` was done at `done`. It began when it was submitted, or when the one before was done.
+    pub(super) fn note(&mut self, work: u64, submitted: Instant, done: Instant) {
         let begun = self.done.map_or(submitted, |earlier| earlier.max(submitted));
         self.done = Some(done);
         let seconds = done.saturating_duration_since(begun).as_secs_f64();
         // Little work tells nothing of speed.
-        if self.software || flops < self.flops / 4 {
+        if self.software || work < self.work / 4 {
             return;
         }
-        let fitting = (flops as f64 / seconds.max(SHORTEST) * SUBMISSION.as_secs_f64()) as u64;
+        let fitting = (work as f64 / seconds.max(SHORTEST) * SUBMISSION.as_secs_f64()) as u64;
         // By half the way: one submission may have waited for another program.
-        self.flops = (self.flops / 2 + fitting / 2).clamp(FIRST_FLOPS, MOST_FLOPS);
+        self.work = (self.work / 2 + fitting / 2).clamp(LEAST_WORK, MOST_WORK);
     }
 }
 
@@ -53,14 +56,14 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn after(pace: &mut Pace, flops_per_second: f64, submissions: usize) -> u64 {
+    fn after(pace: &mut Pace, work_per_second: f64, submissions: usize) -> u64 {
         let mut now = Instant::now();
         for _ in 0..submissions {
             let submitted = now;
-            now += Duration::from_secs_f64(pace.flops() as f64 / flops_per_second);
-            pace.note(pace.flops(), submitted, now);
+            now += Duration::from_secs_f64(pace.work() as f64 / work_per_second);
+            pace.note(pace.work(), submitted, now);
         }
-        pace.flops()
+        pace.work()
     }
 
     #[test]
@@ -70,14 +73,17 @@ mod tests {
         assert!((0.98e12..1.02e12).contains(&(fast as f64)), "{fast}");
         let slow = after(&mut pace, 1e12, 40);
         assert!((49e9..51e9).contains(&(slow as f64)), "{slow}");
-        assert_eq!(after(&mut pace, 1e9, 40), FIRST_FLOPS);
-        assert_eq!(after(&mut pace, 1e18, 80), MOST_FLOPS);
+        // A submission of a tenth of a TFLOP/s takes no longer.
+        let slower = after(&mut pace, 0.1e12, 40);
+        assert!((4.9e9..5.1e9).contains(&(slower as f64)), "{slower}");
+        assert_eq!(after(&mut pace, 1e9, 40), LEAST_WORK);
+        assert_eq!(after(&mut pace, 1e18, 80), MOST_WORK);
     }
 
     #[test]
     fn submissions_are_no_longer_than_dispatches_may_be() {
-        assert!(Pace::new(true).flops() <= kernels::Caps::SOFTWARE_DISPATCH_FLOPS);
-        assert!(Pace::new(false).flops() <= kernels::Caps::GPU_DISPATCH_FLOPS);
+        assert!(Pace::new(true).work() <= kernels::Caps::SOFTWARE_DISPATCH_FLOPS);
+        assert!(Pace::new(false).work() <= kernels::Caps::GPU_DISPATCH_FLOPS);
     }
 
     #[test]
@@ -85,12 +91,15 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(false);
         pace.note(1, start, start + Duration::from_secs(1));
-        assert_eq!(pace.flops(), FIRST_FLOPS);
+        pace.note(FIRST_WORK / 4 - 1, start, start + Duration::from_secs(1));
+        assert_eq!(pace.work(), FIRST_WORK);
         // Submitted beside the first, done 50 ms after it: it took 50 ms.
-        pace.note(FIRST_FLOPS * 3, start, start + Duration::from_millis(1050));
-        assert_eq!(pace.flops(), 2 * FIRST_FLOPS);
+        pace.note(FIRST_WORK * 3, start, start + Duration::from_millis(1050));
+        assert_eq!(pace.work(), 2 * FIRST_WORK);
+        pace.note(2 * FIRST_WORK / 4, start, start + Duration::from_millis(1100));
+        assert_eq!(pace.work(), FIRST_WORK / 4 + FIRST_WORK, "a quarter tells");
         let mut software = Pace::new(true);
-        software.note(SOFTWARE_FLOPS, start, start + Duration::from_secs(9));
-        assert_eq!(software.flops(), SOFTWARE_FLOPS);
+        software.note(SOFTWARE_WORK, start, start + Duration::from_secs(9));
+        assert_eq!(software.work(), SOFTWARE_WORK);
     }
 }

@@ -87,7 +87,7 @@ impl Program {
         let launches = self.checked_launches(rates, inputs, outputs);
         for batch in self.batches(gpu, &launches) {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
-            gpu.throttle(submission, self.batch_flops(batch)).await?;
+            gpu.throttle(submission, self.batch_work(batch)).await?;
         }
         gpu.check()
     }
@@ -106,12 +106,12 @@ impl Program {
 
     /// `launches` in runs of one submission each.
     pub(super) fn batches<'l>(&self, gpu: &Gpu, launches: &'l [usize]) -> Vec<&'l [usize]> {
-        batches(launches, |l| self.flops(*l), gpu.flops_per_submission())
+        batches(launches, |l| self.work(*l), gpu.work_per_submission())
     }
 
-    /// Floating-point operations of launches.
-    pub(super) fn batch_flops(&self, batch: &[usize]) -> u64 {
-        batch.iter().map(|launch| self.flops(*launch)).sum()
+    /// Work of launches.
+    pub(super) fn batch_work(&self, batch: &[usize]) -> u64 {
+        batch.iter().map(|launch| self.work(*launch)).sum()
     }
 
     /// A launch's operation in the plan, and its place among the operation's dispatches.
@@ -144,9 +144,9 @@ impl Program {
         &self.plan.steps[self.launches[launch].step]
     }
 
-    /// Floating-point operations of a launch.
-    pub(super) fn flops(&self, launch: usize) -> u64 {
-        self.step(launch).dispatch_flops(self.launches[launch].dispatch)
+    /// Work of a launch.
+    pub(super) fn work(&self, launch: usize) -> u64 {
+        self.step(launch).dispatch_work(self.launches[launch].dispatch)
     }
 
     pub(super) fn submit(
@@ -157,15 +157,22 @@ impl Program {
         outputs: &[DeviceTensor],
     ) -> Result<Submission, DeviceError> {
         let groups = self.groups(gpu, batch, inputs, outputs)?;
-        gpu.checked(|| {
-            let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for (number, group) in batch.iter().zip(&groups) {
-                self.record(&mut pass, *number, group);
-            }
-            drop(pass);
-            gpu.submit(encoder.finish())
-        })
+        gpu.checked(|| gpu.submit(self.recorded(gpu, batch, &groups)))
+    }
+
+    pub(super) fn recorded(
+        &self,
+        gpu: &Gpu,
+        batch: &[usize],
+        groups: &[wgpu::BindGroup],
+    ) -> wgpu::CommandBuffer {
+        let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for (number, group) in batch.iter().zip(groups) {
+            self.record(&mut pass, *number, group);
+        }
+        drop(pass);
+        encoder.finish()
     }
 
     pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, number: usize, group: &wgpu::BindGroup) {
@@ -305,11 +312,11 @@ fn check_types(what: &str, declared: &[(String, TensorType)], given: &[DeviceTen
     }
 }
 
-/// Splits launches into runs of at most `limit` operations, each of at least one launch.
-fn batches(launches: &[usize], flops: impl Fn(&usize) -> u64, limit: u64) -> Vec<&[usize]> {
+/// Splits launches into runs of at most `limit` work, each of at least one launch.
+fn batches(launches: &[usize], work: impl Fn(&usize) -> u64, limit: u64) -> Vec<&[usize]> {
     let (mut batches, mut start, mut sum) = (Vec::new(), 0, 0u64);
     for (i, launch) in launches.iter().enumerate() {
-        let own = flops(launch);
+        let own = work(launch);
         if i > start && sum + own > limit {
             batches.push(&launches[start..i]);
             (start, sum) = (i, 0);
@@ -328,11 +335,11 @@ mod tests {
 
     #[test]
     fn submissions_hold_as_much_as_they_may() {
-        let flops = |launch: &usize| [5, 5, 5, 20, 1, 9][*launch];
+        let work = |launch: &usize| [5, 5, 5, 20, 1, 9][*launch];
         let launches = [0, 1, 2, 3, 4, 5];
-        let found = batches(&launches, flops, 10);
+        let found = batches(&launches, work, 10);
         assert_eq!(found, [&[0, 1][..], &[2], &[3], &[4, 5]]);
-        assert_eq!(batches(&launches, flops, u64::MAX), [&launches[..]]);
-        assert!(batches(&[], flops, 10).is_empty());
+        assert_eq!(batches(&launches, work, u64::MAX), [&launches[..]]);
+        assert!(batches(&[], work, 10).is_empty());
     }
 }

@@ -43,8 +43,10 @@ pub struct DispatchTime {
 pub struct HostTime {
     /// Command buffers.
     pub submissions: usize,
-    /// Recording and submitting them.
+    /// Recording them.
     pub recording: Duration,
+    /// Giving them to the driver, which may already work on them meanwhile: llvmpipe does.
+    pub submitting: Duration,
     /// From the first recording until everything has run.
     pub wall: Duration,
 }
@@ -79,10 +81,17 @@ impl Program {
         let (mut host, mut last) = (HostTime::default(), None);
         for batch in self.batches(gpu, &launches) {
             let recording = Instant::now();
-            let submission = self.submit(gpu, batch, inputs, outputs)?;
-            host.recording += recording.elapsed();
+            let groups = self.groups(gpu, batch, inputs, outputs)?;
+            let submission = gpu.checked(|| {
+                let commands = self.recorded(gpu, batch, &groups);
+                host.recording += recording.elapsed();
+                let submitting = Instant::now();
+                let submission = gpu.submit(commands);
+                host.submitting += submitting.elapsed();
+                submission
+            })?;
             host.submissions += 1;
-            gpu.throttle(submission.clone(), self.batch_flops(batch)).await?;
+            gpu.throttle(submission.clone(), self.batch_work(batch)).await?;
             last = Some(submission);
         }
         if let Some(last) = last {
@@ -132,7 +141,7 @@ impl Program {
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let to = DeviceTensor::new(words.clone(), gpu.create_buffer("timestamps", words.bytes(), usage)?);
             let submission = self.submit_stamped(gpu, batch, inputs, outputs, &to)?;
-            gpu.throttle(submission, self.batch_flops(batch)).await?;
+            gpu.throttle(submission, self.batch_work(batch)).await?;
             stamps.push(to);
         }
         let period = f64::from(gpu.queue().get_timestamp_period());
@@ -198,7 +207,7 @@ impl Program {
     ) -> Result<Vec<f64>, DeviceError> {
         let mut ns = Vec::with_capacity(launches.len());
         for launch in launches {
-            let most = most_repetitions(self.flops(*launch), gpu.flops_per_submission());
+            let most = most_repetitions(self.work(*launch), gpu.work_per_submission());
             let mut repetitions = 1;
             let wall = loop {
                 let batch = vec![*launch; repetitions as usize];
@@ -223,9 +232,9 @@ fn ticks(pair: &[u8]) -> u64 {
     stamp(8).saturating_sub(stamp(0))
 }
 
-/// How often a dispatch of `flops` may be repeated in a submission of at most `limit`.
-fn most_repetitions(flops: u64, limit: u64) -> u64 {
-    (limit / flops.max(1)).clamp(1, MAX_REPETITIONS)
+/// How often a dispatch of `work` may be repeated in a submission of at most `limit`.
+fn most_repetitions(work: u64, limit: u64) -> u64 {
+    (limit / work.max(1)).clamp(1, MAX_REPETITIONS)
 }
 
 /// How many repetitions to try after some that took too short a time: what should be enough, but at most 16 times as many,

@@ -53,12 +53,12 @@ pub struct PlanStep {
 }
 
 impl PlanStep {
-    /// Floating-point operations of a dispatch: the operation's, shared with the dispatches of the same shader. Copies and
-    /// partial sums beside them so count for too much, and none for too little.
-    pub fn dispatch_flops(&self, dispatch: usize) -> u64 {
+    /// Work of a dispatch: the operation's, shared with the dispatches of the same shader. Copies and partial sums beside them so
+    /// count for too much, and none for too little.
+    pub fn dispatch_work(&self, dispatch: usize) -> u64 {
         let dispatches = &self.variant.dispatches;
         let alike = |other: &&Dispatch| other.shader == dispatches[dispatch].shader;
-        self.cost.flops / dispatches.iter().filter(alike).count() as u64
+        self.cost.work() / dispatches.iter().filter(alike).count() as u64
     }
 
     /// The bytes of its place that a binding covers, `(offset, length)`.

@@ -52,6 +52,7 @@ pub(crate) async fn measure_section(
         host: HostTime {
             submissions: host.first().map_or(0, |host| host.submissions),
             recording: median(host.iter().map(|host| host.recording).collect()).unwrap_or_default(),
+            submitting: median(host.iter().map(|host| host.submitting).collect()).unwrap_or_default(),
             wall: median(host.iter().map(|host| host.wall).collect()).unwrap_or_default(),
         },
     })
@@ -123,8 +124,13 @@ pub(crate) async fn measure_roof(gpu: &Gpu, dtype: DType, clock: Clock) -> Resul
     let row = TensorType::f32([rows, SUM_ROW]);
     let product = best(gpu, MatMul::default(), &[matrix.clone(), matrix.in_strips()], clock).await?;
     let sum = best(gpu, Add, &[row.clone(), row], clock).await?;
+    Ok(roof_of(product, sum))
+}
+
+/// From the costs of a product and a sum, and their nanoseconds.
+fn roof_of(product: (Cost, f64), sum: (Cost, f64)) -> Roof {
     let per_s = |count: u64, ns: f64| 1e9 * count as f64 / ns.max(1.0);
-    Ok(Roof { flops_per_s: per_s(product.0.flops, product.1), bytes_per_s: per_s(sum.0.bytes, sum.1) })
+    Roof { flops_per_s: per_s(product.0.flops, product.1), bytes_per_s: per_s(sum.0.bytes, sum.1) }
 }
 
 /// The cost of `op` on noise of these types, and its shortest time in nanoseconds.
@@ -168,6 +174,13 @@ mod tests {
 
     fn time(step: usize, ns: f64) -> DispatchTime {
         DispatchTime { step, dispatch: 0, ns }
+    }
+
+    #[test]
+    fn a_product_shows_the_arithmetic_and_a_sum_the_memory() {
+        let cost = |flops, bytes| Cost { flops, bytes };
+        let roof = roof_of((cost(4_000, 30), 2.0), (cost(50, 600), 3.0));
+        assert_eq!((roof.flops_per_s, roof.bytes_per_s), (2e12, 2e11));
     }
 
     #[test]

@@ -239,7 +239,12 @@ mod tests {
                 operation("unet.down_blocks.0.resnets.1.conv1", "conv", &[20.0, 5.0]),
                 operation("unet.down_blocks.0.resnets.1", "add", &[7.0]),
             ],
-            host: HostTime { submissions: 1, recording: Duration::ZERO, wall: Duration::from_nanos(50) },
+            host: HostTime {
+                submissions: 1,
+                recording: Duration::ZERO,
+                submitting: Duration::ZERO,
+                wall: Duration::from_nanos(50),
+            },
         }
     }
 

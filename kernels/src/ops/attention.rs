@@ -726,6 +726,19 @@ mod tests {
     }
 
     #[test]
+    fn matrix_units_need_subgroups_of_one_size_and_a_lane_for_each_row_of_a_tile() {
+        let offered = |min, max| {
+            let tokens = f16([1, 64, 80]);
+            let subgroups = Some(Subgroups { min, max });
+            let caps = Caps { cooperative: Some(16), subgroups, workgroup_bytes: 48 << 10, ..Caps::webgpu() };
+            let variants = Attention::new(2).variants(&[tokens.clone(), tokens.clone(), tokens], &caps);
+            variants.expect("fits").iter().any(|variant| variant.name == "attention_cooperative")
+        };
+        assert!(offered(16, 16) && offered(32, 32));
+        assert!(!offered(16, 32) && !offered(8, 8));
+    }
+
+    #[test]
     fn dispatches_keep_to_their_work_and_the_adapters_axes() {
         let op = Attention::new(1);
         let q = f16([1, 4096, 512]);

@@ -363,6 +363,7 @@ fn join(dims: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::Subgroups;
     use crate::ops::Scale;
 
     #[test]
@@ -375,6 +376,19 @@ mod tests {
         assert_eq!(chosen(Caps::DISCRETE_CORES, 1024), Some("matmul_tiled_64x64"));
         assert_eq!(chosen(Caps::DISCRETE_CORES, 4096), Some("matmul_tiled_128x128"));
         assert_eq!(chosen(Caps::INTEGRATED_CORES, 1024), Some("matmul_tiled_128x128"));
+    }
+
+    #[test]
+    fn matrix_units_need_subgroups_of_one_size() {
+        let offered = |min, max| {
+            let types = [TensorType::new(DType::F16, [64, 64]), TensorType::new(DType::F16, [64, 64])];
+            let subgroups = Some(Subgroups { min, max });
+            let caps = Caps { cooperative: Some(8), subgroups, workgroup_bytes: 32 << 10, ..Caps::webgpu() };
+            let variants = MatMul::default().variants(&types, &caps).expect("fits");
+            variants.iter().any(|variant| variant.name == "matmul_cooperative")
+        };
+        assert!(offered(8, 8) && offered(32, 32));
+        assert!(!offered(8, 32));
     }
 
     #[test]

@@ -432,6 +432,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn moving_bytes_is_work() {
+        assert_eq!(Cost { flops: 0, bytes: 100 }.work(), 800);
+        assert_eq!(Cost { flops: 1_000, bytes: 10 }.work(), 1_000);
+    }
+
+    #[test]
     fn a_dispatch_ends_long_before_a_watchdog_looks() {
         // A slow integrated GPU, and two cores of a CPU at the slowest contraction that BENCHMARKS.md measured, attention.
         assert!(Caps::GPU_DISPATCH_FLOPS as f64 / 0.5e12 <= 0.1);

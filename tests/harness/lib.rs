@@ -32,7 +32,9 @@ fn open(options: GpuOptions) -> Option<Gpu> {
     let adapter = std::env::var("PHOTOGRAM_ADAPTER").map_or(AdapterChoice::Auto, |name| {
         name.parse().unwrap_or_else(|never: std::convert::Infallible| match never {})
     });
-    let needs_units = std::env::var("REQUIRE_MATRIX_UNITS").as_deref() == Ok("1") && !options.webgpu_only;
+    // Those that are claimed fail their probe.
+    let may_have_units = !options.webgpu_only && options.claimed_cooperative.is_none();
+    let needs_units = may_have_units && std::env::var("REQUIRE_MATRIX_UNITS").as_deref() == Ok("1");
     match pollster::block_on(Gpu::open_with(GpuOptions { adapter, ..options })) {
         Ok(gpu) => {
             // Units that fail their probe stay idle, and kernels for them would go unseen.

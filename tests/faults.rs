@@ -214,4 +214,14 @@ fn a_device_that_does_not_do_its_last_work_is_found_out() {
     }
     gpu.arm(FaultPlan::default());
     assert!(drawn(&mut pipeline(&gpu)).expect("nothing fails") == expected);
+
+    // A number that an earlier picture left is none of this one's.
+    let mut pipeline = pipeline(&gpu);
+    assert!(drawn(&mut pipeline).expect("nothing fails") == expected);
+    gpu.arm(FaultPlan::default());
+    assert!(drawn(&mut pipeline).expect("nothing fails") == expected);
+    let [_, submissions] = gpu.counts();
+    gpu.arm(FaultPlan { skip_submission: Some(submissions - 2), ..FaultPlan::default() });
+    let error = drawn(&mut pipeline).expect_err("the canary's dispatch is skipped");
+    assert!(error.to_string().contains("left no trace"), "{error}");
 }

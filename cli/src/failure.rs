@@ -126,10 +126,9 @@ fn hint(error: &Error) -> Option<String> {
         Error::Device(DeviceError::OutOfMemory { held, .. }) => Some(held_hint(*held)),
         Error::NoRoom { least, size, smaller, .. } => Some(room_hint(*size, *least, smaller.as_ref())),
         Error::Plan(_) => Some("a smaller --width and --height may fit".to_owned()),
-        Error::NotFinite { .. } => Some(
-            "either weights are not finite, or f16 overflows: --precision f32 has the larger range"
-                .to_owned(),
-        ),
+        Error::NotFinite { .. } => {
+            Some("either weights are not finite, or f16 overflows, which --precision f32 does not".to_owned())
+        }
         _ => None,
     }
 }
@@ -139,13 +138,15 @@ pub(crate) fn room_hint(size: PixelSize, least: u64, smaller: Option<&Room>) -> 
     let needs = format!("{size} needs --max-vram {}", flag_size(least, u64::div_ceil));
     match smaller {
         Some(Room { size, peak_bytes }) => format!("{size} would fit in {}; {needs}", bytes(*peak_bytes)),
-        None => format!("{needs}; no smaller size would fit, --precision f16 may"),
+        None => {
+            format!("{needs}; no smaller size would fit; what runs in f32 takes less with --precision f16")
+        }
     }
 }
 
 /// What can be done where a device had no more than `held` bytes.
 fn held_hint(held: u64) -> String {
-    let less = "a smaller --width and --height, or --precision f16, needs less";
+    let less = "a smaller --width and --height needs less, and so does --precision f16 for what runs in f32";
     if held < KIB {
         return less.to_owned();
     }
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(hint.as_deref(), Some("384x192 would fit in 1.2 GiB; 512x256 needs --max-vram 1946M"));
         assert_eq!(
             room_hint(size, (100 << 20) - 1, None),
-            "512x256 needs --max-vram 102400K; no smaller size would fit, --precision f16 may"
+            "512x256 needs --max-vram 102400K; no smaller size would fit, what runs in f32 takes less with --precision f16"
         );
         let full = |held| {
             Failure::from(DeviceError::OutOfMemory { label: "x".into(), bytes: 9, held }).hint.unwrap()

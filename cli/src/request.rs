@@ -118,10 +118,16 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
 pub(crate) fn planned_request(args: &PlanArgs, model: &Model) -> Result<Request, Failure> {
     let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
     let size = picture_size(&args.shape, picture.as_ref(), model);
-    let mut request = Request { size, ..plain_request("", &args.source, &args.shape, model) };
+    let plain = plain_request("", &args.source, &args.shape, model);
+    let steps = args.steps.unwrap_or(plain.steps);
+    let mut request = Request { size, steps, sampler: args.sampler, ..plain };
     model.check(&request)?;
+    if args.strength.is_some() && picture.is_none() {
+        return Err(Failure::usage("--strength", "--init-img beside it", "none"));
+    }
     if let Some(picture) = picture {
-        request.init = Some(InitImage { image: stretched(&picture, size)?, strength: STRENGTH });
+        let strength = args.strength.unwrap_or(STRENGTH);
+        request.init = Some(InitImage { image: stretched(&picture, size)?, strength });
     }
     Ok(request)
 }

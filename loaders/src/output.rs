@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::Error;
@@ -14,7 +15,10 @@ const TEMPORARY: (&str, &str) = (".photogram-", ".tmp");
 /// How long ago a temporary file was last written to that nobody writes to any more. Clocks of other machines may be hours off.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The temporary files that this process writes to.
+/// How long a process that is about to end waits for its temporary files to be removed.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The temporary files that this process writes to. Nobody who holds it waits for a disk.
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Writes what `fill` writes to a temporary file beside `path`, which then takes its place.
@@ -67,12 +71,18 @@ pub struct Abandoned {
     _unfinished: MutexGuard<'static, BTreeSet<PathBuf>>,
 }
 
-/// Gives up the files that this process is writing and removes what is there of them, without waiting for a slow disk or for a
-/// pipe that nobody reads. For a process that is about to end.
+/// Gives up the files that this process is writing and removes what is there of them, without waiting long for a slow disk, or for
+/// a pipe that nobody reads; what a disk is too slow for stays for [`remove_abandoned`]. For a process that is about to end.
 pub fn abandon_writes() -> Abandoned {
     let mut unfinished = unfinished();
-    for path in std::mem::take(&mut *unfinished) {
-        let _ = fs::remove_file(path);
+    let paths = std::mem::take(&mut *unfinished);
+    let (told, removed) = mpsc::channel();
+    let remove = move || {
+        paths.iter().for_each(|path| drop(fs::remove_file(path)));
+        let _ = told.send(());
+    };
+    if thread::Builder::new().spawn(remove).is_ok() {
+        let _ = removed.recv_timeout(PATIENCE);
     }
     Abandoned { _unfinished: unfinished }
 }
@@ -83,6 +93,13 @@ fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 
 /// A path among [`UNFINISHED`] until it is dropped: not before an [`Abandoned`], so that nobody hears of a write that it failed.
 struct Listed(PathBuf);
+
+impl Listed {
+    fn new(path: &Path) -> Self {
+        unfinished().insert(path.to_owned());
+        Listed(path.to_owned())
+    }
+}
 
 impl Drop for Listed {
     fn drop(&mut self) {
@@ -119,14 +136,13 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     }
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut listed = unfinished();
-    // Dropped on any error below, the temporary file removes itself.
-    let temporary = builder.tempfile_in(folder_of(path))?;
-    listed.insert(temporary.path().to_owned());
-    drop(listed);
-    let _listed = Listed(temporary.path().to_owned());
+    // Outlives the file, which removes itself when it is dropped, on any error below.
+    let mut _listed = None;
+    let temporary = builder.make_in(folder_of(path), |path| {
+        // Before it is there: a disk may take its time to make it.
+        _listed = Some(Listed::new(path));
+        File::options().write(true).create_new(true).open(path)
+    })?;
     let mut out = BufWriter::new(temporary);
     fill(&mut out)?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;

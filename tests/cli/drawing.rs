@@ -183,26 +183,44 @@ fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
     let folder = workplace();
     let path = |name: &str| folder.path().join(name);
     let sound = fixture("pipelines/sd1_layout/model");
-    for name in ["careful", "fits", "overflows"] {
+    for name in ["careful", "fits", "overflows", "encodes"] {
         copy_folder(&sound, &path(name));
     }
-    for name in ["fits", "overflows"] {
+    for name in ["fits", "overflows", "encodes"] {
         change_json(&path(name).join("vae/config.json"), "force_upcast", false.into());
     }
     // 0x7b7b is 61,280 in f16: sums of products with it leave f16's range.
     let weights = path("overflows/vae/diffusion_pytorch_model.safetensors");
     edit(&weights, |parts| parts.fill("decoder.conv_in.weight", 0x7b));
+    let weights = path("encodes/vae/diffusion_pytorch_model.safetensors");
+    edit(&weights, |parts| parts.fill("encoder.conv_in.weight", 0x7b));
+    draw(folder.path(), &["-p", "x", "-o", "in.png"]);
     for (model, says) in [
         ("careful", Some("models of its kind overflow f16 (force_upcast")),
         ("fits", None),
         ("overflows", Some("left f16's range: it runs in f32 from here on")),
+        ("encodes", Some("left f16's range: it runs in f32 from here on")),
     ] {
-        let words = ["-m", model, "-p", "x", "--precision", "f16", "--steps", "1", "-W", "32", "-H", "32"];
+        let words = ["-m", model, "-p", "x", "--precision", "f16", "--steps", "2", "-i", "in.png"];
         let output = succeed(folder.path(), &[&["generate"], &words[..]].concat());
         let stderr = text(&output.stderr);
         assert_eq!(stderr.contains("in f32"), says.is_some(), "{model}: {stderr}");
         assert!(says.is_none_or(|says| stderr.contains(says)), "{model}: {stderr}");
     }
+
+    // Within what is foretold for f16, too: then in tiles.
+    let shape = ["-m", "overflows", "-W", "128", "-H", "128", "--precision", "f16", "--steps", "1"];
+    let plan = succeed(folder.path(), &[&["plan", "--json"], &shape[..]].concat());
+    let plan: Value = serde_json::from_slice(&plan.stdout).expect("JSON");
+    let bytes = |key: &str| plan[key].as_u64().expect("bytes");
+    let limit = bytes("peak_bytes").div_ceil(1024);
+    assert!(bytes("peak_bytes_in_f32") > 1024 * limit, "{plan:#}");
+    let words = ["generate", "-p", "x", "--stats", "stats.json", "--max-vram", &format!("{limit}K")];
+    let output = succeed(folder.path(), &[&words, &shape[..]].concat());
+    assert!(text(&output.stderr).contains("it runs in f32 from here on"), "{output:?}");
+    let stats = std::fs::read(path("stats.json")).expect("written");
+    let stats: Value = serde_json::from_slice(&stats).expect("JSON");
+    assert!(stats["peak_bytes"].as_u64() <= Some(1024 * limit), "{stats:#}");
 }
 
 #[test]
@@ -309,13 +327,13 @@ fn the_first_operation_that_gives_no_number_is_named() {
     let spoiled = |name: &str, file: &str, tensor: &str| {
         copy_folder(&folder.path().join("model"), &folder.path().join(name));
         edit(&folder.path().join(name).join(file), |parts| parts.fill(tensor, 0xff));
-        let words =
-            ["generate", "-m", name, "-p", "x", "--steps", "3", "-W", "32", "-H", "32", "-o", "out.png"];
+        let words = ["generate", "-m", name, "-p", "x", "--steps", "3", "-i", "in.png", "-o", "out.png"];
         let output = run(folder.path(), &words);
         assert_eq!(output.status.code(), Some(7), "{output:?}");
         assert!(!folder.path().join("out.png").exists());
         text(&output.stderr).lines().next().unwrap_or_default().to_owned()
     };
+    draw(folder.path(), &["-p", "x", "-o", "in.png"]);
     let unet = "unet/diffusion_pytorch_model.safetensors";
     // Its convolution has the residual added in its epilogue, and so the name of the whole block.
     let message = spoiled("bad-conv", unet, "mid_block.resnets.0.conv2.weight");
@@ -323,10 +341,13 @@ fn the_first_operation_that_gives_no_number_is_named() {
         assert!(message.contains(part), "'{part}' in {message}");
     }
     let attention = spoiled("bad-key", unet, "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight");
-    assert!(attention.contains("step 0, unet.") && attention.contains("attn2"), "{attention}");
+    // What is computed once for a prompt.
+    assert!(attention.contains("step 0, unet.") && attention.contains("attn2.to_k"), "{attention}");
     let vae = "vae/diffusion_pytorch_model.safetensors";
     let decoder = spoiled("bad-decoder", vae, "decoder.conv_norm_out.bias");
     assert!(decoder.starts_with("error: decoder, vae."), "{decoder}");
+    let encoder = spoiled("bad-encoder", vae, "encoder.conv_in.weight");
+    assert!(encoder.starts_with("error: encoder, vae.encoder.conv_in (conv2d"), "{encoder}");
     let text_encoder =
         spoiled("bad-text", "text_encoder/model.safetensors", "text_model.final_layer_norm.weight");
     assert!(

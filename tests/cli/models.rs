@@ -107,7 +107,7 @@ fn a_plan_foretells_what_a_picture_takes() {
         let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         (output.status.code(), plan, text(&output.stderr))
     };
-    let (code, whole, _) = planned(&[]);
+    let (code, whole, _) = planned(&["--steps", "2"]);
     assert_eq!((code, &whole["fits"], &whole["keeps_denoiser"]), (Some(0), &true.into(), &true.into()));
     let names: Vec<&str> = list(&whole, "phases").iter().filter_map(|phase| phase["name"].as_str()).collect();
     assert_eq!(names, ["text_encoder", "denoiser", "decoder"]);
@@ -133,7 +133,8 @@ fn a_plan_foretells_what_a_picture_takes() {
     // What the hint says works.
     for limit in ["300K", "2M"] {
         let size = ["-m", "model", "-W", "256", "-H", "128"];
-        let output = run(folder.path(), &[&["plan"][..], &size, &["--max-vram", limit]].concat());
+        let output =
+            run(folder.path(), &[&["plan"][..], &size, &["--steps", "1", "--max-vram", limit]].concat());
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(5), "{stderr}");
         let drawn = run(

@@ -41,6 +41,7 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
     let mut pipeline = Pipeline::new(gpu.clone(), model);
     limit_memory(&mut pipeline, &args.memory);
     let budget = pipeline.budget(&request)?;
+    let repeated = pipeline.budget_in_f32(&request)?;
 
     let facts = Facts {
         adapter: gpu.adapter_name().to_owned(),
@@ -56,6 +57,7 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
         max_binding: gpu.caps().max_binding_bytes,
         absent,
         budget,
+        repeated,
     };
     if args.json {
         print_json(&facts.as_json())?;
@@ -161,6 +163,8 @@ struct Facts {
     /// Parts whose weights are assumed.
     absent: Vec<Absent>,
     budget: Budget,
+    /// Where the autoencoder overflows f16 and is run once more.
+    repeated: Option<Budget>,
 }
 
 impl Facts {
@@ -215,13 +219,17 @@ impl Facts {
             None => "yes, if the device has that".to_owned(),
         };
         let (missing, verdict) = self.missing(then);
+        let repeated = self.repeated.as_ref().map_or_else(String::new, |budget| {
+            let fits = if budget.fits() { "" } else { ", for which there is no room" };
+            format!("; {} where the autoencoder overflows f16{fits}", bytes(budget.peak_bytes))
+        });
         let steps = match self.refiner_steps {
             0 => format!("{} steps", self.steps),
             refiner => format!("{} steps and {refiner} of the refiner", self.steps),
         };
         let guided = if self.is_guided { "with guidance" } else { "without guidance" };
         format!(
-            "{}, {}\n{} ({}), {}, {steps} {guided}, {}, decoder {}\n\n{}\n{ways}\npeak: {} ({peak_phase}); largest binding {} of {}; \
+            "{}, {}\n{} ({}), {}, {steps} {guided}, {}, decoder {}\n\n{}\n{ways}\npeak: {} ({peak_phase}{repeated}); largest binding {} of {}; \
              {:.1} TFLOP for the picture\n{missing}{verdict}\n",
             self.adapter,
             self.driver,
@@ -299,6 +307,7 @@ impl Facts {
             "tile": residency.tile,
             "peak_bytes": peak_bytes,
             "peak_phase": peak_phase,
+            "peak_bytes_in_f32": self.repeated.as_ref().map(|budget| budget.peak_bytes),
             "limit": limit,
             "largest_binding": self.largest_binding(),
             "max_binding_bytes": self.max_binding,

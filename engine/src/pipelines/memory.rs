@@ -5,8 +5,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kernels::TensorType;
+use kernels::{DType, TensorType};
 
+use super::autoencoder::Autoencoder;
 use super::denoiser::build_denoiser;
 use super::numbers::Counter;
 use super::picture::PixelSize;
@@ -152,8 +153,8 @@ impl Budget {
 }
 
 /// Latents that are alive at once beside the present one.
-#[derive(Clone, Copy)]
-struct Latents {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Latents {
     /// In a step.
     running: usize,
     /// While a picture is decoded: those of the last step are not let go by then.
@@ -193,7 +194,18 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::condition`]; [`Error::Plan`] if an operation exceeds the adapter's limits whatever is done.
     pub fn budget(&self, request: &Request) -> Result<Budget, Error> {
-        self.foretold(request, self.latents(request)?)
+        self.foretold(request, self.latents(request)?, &self.autoencoder)
+    }
+
+    /// [`Pipeline::budget`] where the autoencoder has overflowed f16 and is run once more in f32; `None` where it is in f32 anyway.
+    ///
+    /// # Errors
+    /// As [`Pipeline::budget`].
+    pub fn budget_in_f32(&self, request: &Request) -> Result<Option<Budget>, Error> {
+        if self.autoencoder.dtype == DType::F32 {
+            return Ok(None);
+        }
+        self.foretold(request, self.latents(request)?, &Autoencoder::new(DType::F32)).map(Some)
     }
 
     /// The largest picture of the shape of `request`'s, and smaller than that, for which the limit has room.
@@ -210,7 +222,7 @@ impl Pipeline {
             if size.width < least || size.height < least {
                 return (false, None);
             }
-            let budget = self.foretold(&smaller, latents).ok().filter(Budget::fits);
+            let budget = self.foretold(&smaller, latents, &self.autoencoder).ok().filter(Budget::fits);
             (true, budget.map(|budget| Room { size, peak_bytes: budget.peak_bytes }))
         };
         let (mut low, mut high, mut found) = (1, units, None);
@@ -227,7 +239,7 @@ impl Pipeline {
     }
 
     /// Latents that may be alive at once while `request` is drawn, which is checked.
-    fn latents(&self, request: &Request) -> Result<Latents, Error> {
+    pub(super) fn latents(&self, request: &Request) -> Result<Latents, Error> {
         let planned = self.model().check_with(self.refiner.as_ref().map(|stack| &stack.model), request)?;
         let trajectories = [Some(&planned.trajectory), planned.refinement.as_ref()];
         let of = |trajectory: &Trajectory| {
@@ -249,7 +261,12 @@ impl Pipeline {
     }
 
     /// [`Pipeline::budget`] of a request that makes sense, but for the size of its initial picture.
-    fn foretold(&self, request: &Request, latents: Latents) -> Result<Budget, Error> {
+    fn foretold(
+        &self,
+        request: &Request,
+        latents: Latents,
+        autoencoder: &Autoencoder,
+    ) -> Result<Budget, Error> {
         let base = networks(&self.gpu, &self.base, request, latents)?;
         let refiner = self.refiner.as_ref().map(|stack| networks(&self.gpu, stack, request, latents));
         let refiner = refiner.transpose()?;
@@ -261,7 +278,7 @@ impl Pipeline {
             let images = match known.entry(residency.tile) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(unknown) => {
-                    let images = self.images(request, residency.tile);
+                    let images = self.images(request, residency.tile, autoencoder);
                     unknown.insert(images.map_err(|error| refused = Some(error)).ok())
                 }
             };
@@ -278,12 +295,17 @@ impl Pipeline {
     }
 
     /// What the networks between pictures and latents take for tiles of a size, or without.
-    fn images(&self, request: &Request, tile: Option<usize>) -> Result<Images, Error> {
+    fn images(
+        &self,
+        request: &Request,
+        tile: Option<usize>,
+        autoencoder: &Autoencoder,
+    ) -> Result<Images, Error> {
         let (gpu, vae) = (&self.gpu, &self.base.model.vae);
         let encoder = request.init.as_ref();
-        let encoder = encoder.map(|_| self.autoencoder.encoder_phase(gpu, vae, request.size, tile));
+        let encoder = encoder.map(|_| autoencoder.encoder_phase(gpu, vae, request.size, tile));
         let extent = self.latent_extent(request.size);
-        let decoder = self.autoencoder.decoder_phase(gpu, vae, extent, tile)?;
+        let decoder = autoencoder.decoder_phase(gpu, vae, extent, tile)?;
         Ok(Images { encoder: encoder.transpose()?, decoder })
     }
 

@@ -79,11 +79,9 @@ impl Canary {
     }
 }
 
-/// What is to be said of the first operation whose result is not finite; `stage` and the counts if none was found.
-pub(super) fn blamed(traced: &[Traced], stage: &str, count: usize, total: usize) -> Error {
-    let Some(first) = traced.iter().find(|traced| traced.output.non_finite > 0) else {
-        return Error::NotFinite { stage: stage.to_owned(), count, total };
-    };
+/// What is to be said of the first operation whose result is not finite; `error` if none was found.
+pub(super) fn blamed(traced: &[Traced], error: Error) -> Error {
+    let Some(first) = traced.iter().find(|traced| traced.output.non_finite > 0) else { return error };
     let operands: Vec<String> = first.inputs.iter().map(ToString::to_string).collect();
     Error::NotFinite {
         stage: format!(

@@ -7,7 +7,7 @@ use kernels::{DType, HostTensor, TensorType};
 use super::autoencoder::{Autoencoder, latent_extent};
 use super::conditioning::Conditioning;
 use super::denoiser::{DenoiserShape, build_denoiser};
-use super::memory::Residency;
+use super::memory::{Latents, Residency};
 use super::model::Model;
 use super::numbers::{Canary, Counter, blamed};
 use super::picture::{Image, PixelSize};
@@ -35,13 +35,16 @@ pub struct Pipeline {
     /// How requests like the last one are worked on.
     residency: Residency,
     settled: Option<Settled>,
+    /// The last request, without its initial picture.
+    last: Option<Request>,
     /// For latents of the present size.
     counter: Option<Counter>,
     canary: Option<Canary>,
 }
 
-/// What a residency was decided for: a denoiser's shape, an initial picture, a limit, tiles.
-type Settled = (DenoiserShape, bool, Option<u64>, Option<usize>);
+/// What a residency was decided for: a denoiser's shape, an initial picture, latents, how the autoencoder's activations are stored,
+/// a limit, tiles.
+type Settled = (DenoiserShape, bool, Latents, DType, Option<u64>, Option<usize>);
 
 impl Pipeline {
     /// Puts `model` on `gpu`. Weights are uploaded when a program first needs them.
@@ -59,6 +62,7 @@ impl Pipeline {
             forced_tile: None,
             residency: Residency { keeps_text: true, keeps_denoiser: true, tile: None },
             settled: None,
+            last: None,
             counter: None,
             canary: None,
         }
@@ -120,7 +124,10 @@ impl Pipeline {
     /// Decides how `request` is worked on.
     fn settle(&mut self, request: &Request) -> Result<(), Error> {
         let shape = self.base.denoiser_shape(request);
-        let key = (shape, request.init.is_some(), self.limit, self.forced_tile);
+        let latents = self.latents(request)?;
+        let dtype = self.autoencoder.dtype;
+        let key = (shape, request.init.is_some(), latents, dtype, self.limit, self.forced_tile);
+        self.last = Some(Request { init: None, ..request.clone() });
         if self.settled.as_ref() == Some(&key) {
             return Ok(());
         }
@@ -186,7 +193,12 @@ impl Pipeline {
         let [height, width] = self.latent_extent(request.size);
         self.combiner = Combiner::new(&[1, height, width, self.model().vae.config.latent_channels]);
         let encoded = match &request.init {
-            Some(init) => Some(self.encode(&init.image).await?),
+            Some(init) => {
+                let encoded = self.encode(&init.image).await?;
+                // In f32, if f16 has overflowed.
+                self.settle(request)?;
+                Some(encoded)
+            }
             None => None,
         };
         if !self.residency.keeps_denoiser {
@@ -200,33 +212,50 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NotFinite`], and those of the device.
     pub async fn decode(&mut self, latent: &DeviceTensor) -> Result<Image, Error> {
-        if !self.residency.keeps_denoiser {
-            self.release_denoisers();
-        }
+        self.decode_after(latent, || ()).await
+    }
+
+    /// [`Pipeline::decode`], where `let_go` drops what others have of a denoiser that leaves the device.
+    pub(super) async fn decode_after(
+        &mut self,
+        latent: &DeviceTensor,
+        mut let_go: impl FnMut(),
+    ) -> Result<Image, Error> {
+        let mut make_room = |pipeline: &mut Self| {
+            if !pipeline.residency.keeps_denoiser {
+                let_go();
+                pipeline.release_denoisers();
+            }
+        };
+        make_room(self);
         let mut image = self.decode_once(latent).await?;
         if self.autoencoder.dtype == DType::F16 && check_finite("", image.values()).is_err() {
-            self.autoencoder.dtype = DType::F32;
-            self.release_autoencoder();
+            self.widen_autoencoder()?;
+            make_room(self);
             image = self.decode_once(latent).await?;
         }
         if let Err(error) = check_finite("decoded picture", image.values()) {
-            return Err(self.blame_decoder(latent, error).await?);
+            if self.gpu.is_traced() {
+                return Err(error);
+            }
+            self.gpu.trace(true);
+            let decoded = self.decode_once(latent).await;
+            let traced = self.gpu.end_trace();
+            decoded?;
+            return Err(blamed(&traced, error));
         }
         self.check_canary().await?;
         Ok(image)
     }
 
-    /// `error` with the operation that is to blame.
-    async fn blame_decoder(&mut self, latent: &DeviceTensor, error: Error) -> Result<Error, Error> {
-        let Error::NotFinite { stage, count, total } = &error else { return Ok(error) };
-        if self.gpu.is_traced() {
-            return Ok(error);
+    /// Has the autoencoder run in f32 from here on, and decides anew how that is done within the limit.
+    fn widen_autoencoder(&mut self) -> Result<(), Error> {
+        self.autoencoder.dtype = DType::F32;
+        self.release_autoencoder();
+        match self.last.clone() {
+            Some(request) => self.settle(&request),
+            None => Ok(()),
         }
-        self.gpu.trace(true);
-        let decoded = self.decode_once(latent).await;
-        let traced = self.gpu.end_trace();
-        decoded?;
-        Ok(blamed(&traced, stage, *count, *total))
     }
 
     /// Whether the device has really done what it was given.
@@ -255,11 +284,6 @@ impl Pipeline {
         self.base.model.vae.weights.release();
     }
 
-    /// Whether the denoiser may stay while a picture is decoded.
-    pub(super) fn keeps_denoiser(&self) -> bool {
-        self.residency.keeps_denoiser
-    }
-
     fn release_denoisers(&mut self) {
         [Some(&mut self.base), self.refiner.as_mut()].into_iter().flatten().for_each(Stack::release_denoiser);
     }
@@ -272,10 +296,23 @@ impl Pipeline {
         let mut latent = self.encode_once(image).await?;
         let is_f16 = self.autoencoder.dtype == DType::F16;
         if is_f16 && check_finite("", self.gpu.read(&latent).await?.data()).is_err() {
-            self.autoencoder.dtype = DType::F32;
+            drop(latent);
+            self.widen_autoencoder()?;
+            if !self.residency.keeps_denoiser {
+                self.release_denoisers();
+            }
             latent = self.encode_once(image).await?;
         }
-        check_finite("encoded picture", self.gpu.read(&latent).await?.data())?;
+        if let Err(error) = check_finite("encoded picture", self.gpu.read(&latent).await?.data()) {
+            if self.gpu.is_traced() {
+                return Err(error);
+            }
+            self.gpu.trace(true);
+            let encoded = self.encode_once(image).await;
+            let traced = self.gpu.end_trace();
+            encoded?;
+            return Err(blamed(&traced, error));
+        }
         Ok(latent)
     }
 

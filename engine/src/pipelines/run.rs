@@ -328,15 +328,16 @@ impl<'p> Run<'p> {
         }
         let stage = format!("latent after step {number}");
         let total = before.ty().shape.elements();
+        let error = Error::NotFinite { stage, count: found, total };
         if gpu.is_traced() {
-            return Err(Error::NotFinite { stage, count: found, total });
+            return Err(error);
         }
         gpu.trace(true);
         gpu.trace_stage(|| format!("step {number}"));
         let again = self.stage.evaluate(gpu, &before, &step, &ALL).await;
         let traced = gpu.end_trace();
         again?;
-        Err(blamed(&traced, &stage, found, total))
+        Err(blamed(&traced, error))
     }
 
     /// Puts the refiner in the base model's place.
@@ -400,12 +401,14 @@ impl<'p> Run<'p> {
     pub async fn decode(&mut self) -> Result<Image, Error> {
         self.check_last().await?;
         check_finite("latent", &self.latent().await?)?;
-        let is_done = self.stage.done == self.stage.trajectory.steps.len() && self.refinement.is_none();
-        if is_done && !self.pipeline.keeps_denoiser() {
-            self.stage.program = None;
-        }
-        let x = self.x.clone();
-        self.pipeline.decode(&x).await
+        let Run { pipeline, stage, refinement, x, .. } = self;
+        let is_done = stage.done == stage.trajectory.steps.len() && refinement.is_none();
+        let let_go = || {
+            if is_done {
+                stage.program = None;
+            }
+        };
+        pipeline.decode_after(x, let_go).await
     }
 
     async fn combine(

@@ -188,16 +188,16 @@ impl Stack {
         if let Some(pooled) = &encoded.pooled {
             checked = checked.and_then(|()| check_finite("pooled prompt", pooled.data()));
         }
-        if let Err(Error::NotFinite { stage, count, total }) = &checked
-            && !gpu.is_traced()
-        {
+        if let Err(error) = checked {
+            if gpu.is_traced() {
+                return Err(error);
+            }
             gpu.trace(true);
             let again = self.encode_once(gpu, &prompts).await;
             let traced = gpu.end_trace();
             again?;
-            return Err(blamed(&traced, stage, *count, *total));
+            return Err(blamed(&traced, error));
         }
-        checked?;
         self.encoded = Some((prompts, encoded.clone()));
         Ok(encoded)
     }

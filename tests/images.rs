@@ -257,6 +257,24 @@ fn a_limit_of_memory_is_kept_and_was_foretold() {
     assert_eq!(image, expected, "what stays on the device changes no picture");
 }
 
+/// Where steps take the most, every latent that a sampler keeps counts.
+#[test]
+fn latents_of_every_sampler_are_foretold() {
+    let size = PixelSize { width: 256, height: 256 };
+    for sampler in ["euler_a", "dpm++2m"] {
+        let request = Request { size, steps: 4, ..request(sampler, 7) };
+        let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+        let mut pipeline = Pipeline::new(gpu, built_in());
+        pipeline.tile(16);
+        pipeline.limit(Some(1));
+        let least = pipeline.budget(&request).expect("sound").peak_bytes;
+        let (budget, found, _) = within(Some(least), Some(16), &request).expect("it was there before");
+        assert_eq!(budget.peak_phase, "denoiser", "{sampler}");
+        // Less than one of them.
+        assert!(budget.peak_bytes - found < 12 << 10, "{sampler}: {found} of {}", budget.peak_bytes);
+    }
+}
+
 #[test]
 fn a_picture_in_tiles_is_the_whole_picture() {
     let size = PixelSize { width: 320, height: 256 };

@@ -246,13 +246,12 @@ impl Pipeline {
             let steps = || trajectory.steps.iter();
             let sums =
                 || steps().flat_map(|step| step.store.iter().map(|kept| &kept.value).chain([&step.next]));
-            // What takes a kept one's place, a sum before it is clamped, noise.
-            let replaces = usize::from(trajectory.n_slots > 0);
+            // A sum before it is clamped, noise.
             let clamped = usize::from(sums().any(|sum| sum.clamp.is_some()));
             // Few steps fill fewer slots than there are.
             let filled: BTreeSet<usize> =
                 steps().flat_map(|step| step.store.iter().map(|kept| kept.slot)).collect();
-            [replaces + clamped + usize::from(steps().any(|step| step.draws_noise)), filled.len()]
+            [clamped, filled.len()]
         };
         let most = trajectories.into_iter().flatten().map(of);
         let [passing, slots] = most.fold([0, 0], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);

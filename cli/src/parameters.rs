@@ -1,5 +1,7 @@
 //! A picture's settings, read back from the text that [`crate::metadata`] writes.
 
+use crate::metadata::{NEGATIVE, PROMPT};
+
 /// What the text says.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Parameters {
@@ -9,7 +11,8 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the text: the prompt, `Negative prompt: ` with another one, and a line of fields.
+    /// Reads the text: the prompt, `Negative prompt: ` with another one, and a line of fields. Where a field has the prompt,
+    /// the fields have both.
     ///
     /// # Errors    what is wrong with it, in words
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
@@ -19,18 +22,26 @@ impl Parameters {
         if !fields.iter().any(|(key, _)| key == "Steps") {
             return Err("expected 'Steps: ' in the last line, found none".to_owned());
         }
+        if let Some(prompt) = value(&fields, PROMPT) {
+            let (prompt, negative) = (prompt.to_owned(), value(&fields, NEGATIVE).map(str::to_owned));
+            return Ok(Parameters { prompt, negative_prompt: negative, fields });
+        }
         // A prompt may have lines of its own; the last line that begins so is the negative prompt's.
-        const NEGATIVE: &str = "Negative prompt: ";
-        let (prompt, negative_prompt) = match head.rsplit_once(&format!("\n{NEGATIVE}")) {
+        let (prompt, negative_prompt) = match head.rsplit_once(&format!("\n{NEGATIVE}: ")) {
             Some((prompt, negative)) => (prompt, Some(negative.to_owned())),
             None => (head, None),
         };
         Ok(Parameters { prompt: prompt.to_owned(), negative_prompt, fields })
     }
 
+    /// The prompt and the negative one.
+    pub(crate) fn prompts(&self) -> (&str, Option<&str>) {
+        (&self.prompt, self.negative_prompt.as_deref())
+    }
+
     /// A field's value.
     pub(crate) fn field(&self, key: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+        value(&self.fields, key)
     }
 
     /// The words of `generate` that ask for the same, but for files.
@@ -76,6 +87,10 @@ const FLAGS: &[Flag] = &[
     ("Denoising strength", "--strength", &[]),
     ("RNG", "--rng", &[("CPU", "cpu"), ("NV", "cuda")]),
 ];
+
+fn value<'a>(fields: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    fields.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+}
 
 /// `key: value, key: "quoted, value"`.
 fn fields(line: &str) -> Result<Vec<(String, String)>, String> {

@@ -282,6 +282,46 @@ fn a_picture_is_drawn_again_from_its_settings() {
 }
 
 #[test]
+fn a_picture_is_drawn_again_whatever_its_words_and_files_are() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["\"x", "photogram-builtin"] {
+        // No file of Windows has a quotation mark in its name.
+        if cfg!(unix) || !name.contains('"') {
+            copy_folder(&path("model"), &path(name));
+        }
+    }
+    std::fs::create_dir(path("dump")).expect("a folder");
+    draw(folder.path(), &["-p", "x", "-s", "1", "--dump", "dump"]);
+    let noise = "dump/reference.safetensors";
+    for (words, model, files) in [
+        (&["-p", "a cat\nNegative prompt: a dog"][..], "model", &[][..]),
+        (&["-p", "a cat", "-n", "blur\nNegative prompt: a dog"], "model", &[]),
+        (&["-p", "Steps: 20, Seed: 1\nPrompt: \"x\"", "-n", ""], "model", &[]),
+        (&["-p", "x"], "model", &["--latents", noise]),
+        (&["-p", "x"], "\"x", &[]),
+        (&["-p", "x"], "photogram-builtin", &[]),
+    ] {
+        if !path(model).exists() {
+            continue;
+        }
+        let drawn = [&["generate", "-m", model], &TINY[3..], words, files, &["-o", "out.png"]].concat();
+        succeed(folder.path(), &drawn);
+        let again = [&["reproduce", "out.png", "-m", model], files].concat();
+        let output = run(folder.path(), &again);
+        assert_eq!(text(&output.stdout), "the same file, byte for byte\n", "{drawn:?} {output:?}");
+        // Each file has to be given.
+        let named: &[&str] =
+            if files.is_empty() { &["--model"] } else { &["--latents", "'reference.safetensors'"] };
+        let lacking = if files.is_empty() { 2 } else { again.len() - files.len() };
+        check_refusals(folder.path(), &[], &[(&again[..lacking], 2, named)]);
+    }
+}
+
+#[test]
 fn pictures_are_compared() {
     let folder = workplace();
     let picture = |name: &str, pixels: Vec<u8>, width: u32| {

@@ -118,6 +118,10 @@ pub(crate) struct ReproduceArgs {
     #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
     pub(crate) init_img: Option<PathBuf>,
 
+    /// File with the noise that it began with
+    #[arg(long, value_name = "FILE", help_heading = "Picture")]
+    pub(crate) latents: Option<PathBuf>,
+
     /// PNG file for the new picture, which is thrown away otherwise
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `photogram generate`: a prompt becomes a picture.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use engine::pipelines::{Image, Model, Pipeline, Planned, Request};
@@ -218,15 +219,19 @@ impl Drawing<'_> {
         let picture = RgbPicture::new(size.width as u32, size.height as u32, image.to_rgb8());
         let picture =
             picture.ok_or_else(|| Failure::new(Code::Bug, format!("a picture of {size} pixels")))?;
-        let vae = self.args.source.vae.as_ref().and_then(|path| path.file_name());
-        let vae = vae.map(|name| name.to_string_lossy());
+        // `..` and the like have no name.
+        let name =
+            |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let source = &self.args.source;
+        let (vae, latents) = (source.vae.as_ref().map(name), self.args.latents.as_ref().map(name));
         let settings = Settings {
             request,
             method: self.planned.method,
             schedule: self.planned.trajectory.schedule,
-            model: &pipeline.model().name,
+            model: source.model.as_ref().map(|_| pipeline.model().name.as_str()),
             refiner: self.refiner.as_deref(),
             vae: vae.as_deref(),
+            latents: latents.as_deref(),
             dtype: pipeline.dtype(),
         };
         Ok(Drawn { picture, parameters: (!self.args.no_metadata).then(|| settings.parameters()) })

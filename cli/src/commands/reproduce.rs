@@ -104,6 +104,7 @@ fn given_words(args: &ReproduceArgs, parsed: &Parameters) -> Result<Vec<String>,
         ("--model", &args.model, parsed.field("Model").filter(|_| !built_in)),
         ("--vae", &args.vae, parsed.field("VAE")),
         ("--refiner", &args.refiner, parsed.field("Refiner")),
+        ("--latents", &args.latents, parsed.field("Latents")),
         ("--init-img", &args.init_img, parsed.field("Denoising strength").map(|_| "its initial picture")),
     ];
     let mut words = vec!["--adapter".to_owned(), args.adapter.clone()];
@@ -141,26 +142,27 @@ mod tests {
     #[test]
     fn every_file_that_settings_name_is_asked_for() {
         let path = |name: &str| Some(Path::new(name).to_path_buf());
-        let args = |model, vae, refiner, init_img| ReproduceArgs {
+        let args = |model, vae, refiner, init_img, latents| ReproduceArgs {
             picture: "out.png".into(),
             model,
             vae,
             refiner,
             adapter: "auto".to_owned(),
             init_img,
+            latents,
             output: None,
             json: false,
             quiet: true,
         };
-        let settings =
-            "x\nSteps: 2, Seed: 1, Size: 8x8, Model: m, VAE: v, Refiner: r, Denoising strength: 0.5";
+        let settings = "x\nSteps: 2, Seed: 1, Size: 8x8, Model: m, VAE: v, Refiner: r, Denoising strength: 0.5, Latents: l";
         let parsed = Parameters::parse(settings).expect("settings of ours");
         let missing = |args: &ReproduceArgs| given_words(args, &parsed).err().map(|failure| failure.message);
         let named = |flag: &str, message: Option<String>| message.is_some_and(|m| m.starts_with(flag));
-        assert!(named("--model", missing(&args(None, path("v"), path("r"), path("i")))));
-        assert!(named("--vae", missing(&args(path("m"), None, path("r"), path("i")))));
-        assert!(named("--refiner", missing(&args(path("m"), path("v"), None, path("i")))));
-        assert!(named("--init-img", missing(&args(path("m"), path("v"), path("r"), None))));
-        assert_eq!(missing(&args(path("m"), path("v"), path("r"), path("i"))), None);
+        assert!(named("--model", missing(&args(None, path("v"), path("r"), path("i"), path("l")))));
+        assert!(named("--vae", missing(&args(path("m"), None, path("r"), path("i"), path("l")))));
+        assert!(named("--refiner", missing(&args(path("m"), path("v"), None, path("i"), path("l")))));
+        assert!(named("--init-img", missing(&args(path("m"), path("v"), path("r"), None, path("l")))));
+        assert!(named("--latents", missing(&args(path("m"), path("v"), path("r"), path("i"), None))));
+        assert_eq!(missing(&args(path("m"), path("v"), path("r"), path("i"), path("l"))), None);
     }
 }

@@ -354,8 +354,11 @@ fn pictures_are_compared() {
             (&["c.png"][..], 2, &["c.png", "16x12", "12x16"][..]),
             (&["text.png"], 4, &["text.png"]),
             (&["absent.png"], 2, &["absent.png"]),
+            (&["a.png", "--min-psnr", "nan"], 2, &["--min-psnr", "'nan'", "expected a number"]),
+            (&["b.png", "--min-psnr=-NaN"], 2, &["--min-psnr", "expected a number"]),
         ],
     );
+    succeed(folder.path(), &["compare", "a.png", "a.png", "--min-psnr", "inf"]);
 }
 
 #[test]

@@ -159,10 +159,15 @@ pub(crate) struct CompareArgs {
     pub(crate) difference: Option<PathBuf>,
 
     /// Exit with 1 if the PSNR is lower
-    #[arg(long, value_name = "DB", value_parser = parse_number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "DB", value_parser = parse_decibels, allow_negative_numbers = true)]
     pub(crate) min_psnr: Option<f64>,
 
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Decibels; equal pictures have infinitely many.
+fn parse_decibels(text: &str) -> Result<f64, &'static str> {
+    parse_number(text).and_then(|number| if number.is_nan() { Err("expected a number") } else { Ok(number) })
 }

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &CompareArgs) -> Result<(), Failure> {
         print(&text, &text)?;
     }
     match args.min_psnr {
-        Some(least) if found.psnr < least || least.is_nan() => {
+        Some(least) if found.psnr < least => {
             Err(Failure::new(Code::CheckFailed, format!("{:.1} dB PSNR, less than {least}", found.psnr)))
         }
         _ => Ok(()),

@@ -192,7 +192,9 @@ impl Checkpoint {
         if index.weight_map.len() > limits.n_tensors {
             return Err(too_many(format!("an index of over {} tensors", limits.n_tensors)));
         }
-        let mut shards: BTreeMap<&str, Self> = BTreeMap::new();
+        let mut shards: BTreeMap<&str, Option<Self>> = BTreeMap::new();
+        // What is wrong with a shard that is there comes before what is not.
+        let mut incomplete = None;
         let (mut n_tensors, mut metadata_bytes) = (0_usize, 0_usize);
         for shard in index.weight_map.values() {
             if shards.contains_key(shard.as_str()) {
@@ -212,9 +214,20 @@ impl Checkpoint {
             }
             let Some(source) = folder.open(shard)? else {
                 let wanted = format!("shard '{}'", escaped(shard));
-                return Err(Error::malformed(label, "weight_map", wanted, folder.found()));
+                incomplete
+                    .get_or_insert_with(|| Error::incomplete(label, "weight_map", wanted, folder.found()));
+                shards.insert(shard, None);
+                continue;
             };
-            let opened = Self::from_source(source, limits).await?;
+            let opened = match Self::from_source(source, limits).await {
+                Ok(opened) => opened,
+                Err(error) if error.is_incomplete() => {
+                    incomplete.get_or_insert(error);
+                    shards.insert(shard, None);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             n_tensors = n_tensors.saturating_add(opened.tensors.len());
             if n_tensors > limits.n_tensors {
                 return Err(too_many(format!("shards with over {} tensors", limits.n_tensors)));
@@ -227,8 +240,13 @@ impl Checkpoint {
                     limits.metadata_bytes
                 )));
             }
-            shards.insert(shard, opened);
+            shards.insert(shard, Some(opened));
         }
+        if let Some(incomplete) = incomplete {
+            return Err(incomplete);
+        }
+        let mut shards: BTreeMap<&str, Self> =
+            shards.into_iter().filter_map(|(shard, opened)| Some((shard, opened?))).collect();
 
         let mut checkpoint =
             Self { label: label.to_owned(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };

@@ -47,6 +47,8 @@ pub enum Error {
         expected: String,
         /// What stands there.
         found: String,
+        /// Whether a file is missing or ends early, as where it is still being downloaded, and nothing else is known to be wrong.
+        is_incomplete: bool,
     },
 
     /// The file may be sound, but holds something photogram does not implement.
@@ -83,7 +85,29 @@ impl Error {
             what: what.into(),
             expected: expected.into(),
             found: found.into(),
+            is_incomplete: false,
         }
+    }
+
+    /// A [`Error::Malformed`] from its four fields, where a file is missing or ends early.
+    pub fn incomplete(
+        file: impl Into<String>,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Malformed {
+            file: file.into(),
+            what: what.into(),
+            expected: expected.into(),
+            found: found.into(),
+            is_incomplete: true,
+        }
+    }
+
+    /// Whether files or bytes that are not there are all that is known to be wrong.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self, Self::Malformed { is_incomplete: true, .. })
     }
 
     /// A [`Error::Unsupported`] from its three fields.
@@ -111,7 +135,14 @@ fn io_failure(path: &str, doing: &&str, source: &io::Error, f: &mut fmt::Formatt
     write!(f, "{path}: cannot {doing}: {source}")
 }
 
-fn malformed(file: &str, what: &str, expected: &str, found: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn malformed(
+    file: &str,
+    what: &str,
+    expected: &str,
+    found: &str,
+    _is_incomplete: &bool,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let [file, what, expected, found] = fitted([file, what, expected, found]);
     write!(f, "{file}: {what}: expected {expected}, found {found}")
 }

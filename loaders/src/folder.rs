@@ -102,7 +102,7 @@ impl Folder {
 
     /// The error that says that `wanted` is missing and what is there instead.
     pub(crate) fn missing(&self, wanted: &str) -> Error {
-        Error::malformed(&self.label, "files", wanted, self.found())
+        Error::incomplete(&self.label, "files", wanted, self.found())
     }
 
     /// Whether it has the file `name`; a name that leaves the folder is not in it.

@@ -189,6 +189,33 @@ fn rows_that_cannot_be_shared_out_are_malformed() {
     assert_eq!(error.to_string(), expected);
 }
 
+#[test]
+fn what_is_not_all_there_is_told_from_what_is_broken() {
+    let whole = scalars(&["a", "b"]);
+    let is_incomplete = |files: &[(&str, Vec<u8>)]| {
+        let weight_map = json!({"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"});
+        let index = (INDEX, json(&json!({ "weight_map": weight_map })));
+        let folder = folder(&[files, &[index]].concat());
+        let error = block_on(Checkpoint::open(folder.path().join(INDEX), &Limits::default())).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{error}");
+        error.is_incomplete()
+    };
+    let (one, two) = ("one.safetensors", "two.safetensors");
+    assert!(is_incomplete(&[(one, whole.clone())]));
+    assert!(is_incomplete(&[]));
+    for end in 0..whole.len() {
+        assert!(is_incomplete(&[(one, whole[..end].to_vec()), (two, scalars(&["c"]))]), "{end} bytes");
+    }
+    for broken in [vec![0; 16], [&u64::MAX.to_le_bytes()[..], b"{}"].concat(), [&whole[..], &[0]].concat()] {
+        assert!(!is_incomplete(&[(one, broken.clone()), (two, scalars(&["c"]))]));
+        // Also where another shard has not come yet, before it or after it.
+        assert!(!is_incomplete(&[(one, broken.clone())]));
+        assert!(!is_incomplete(&[(two, broken.clone())]));
+        assert!(!is_incomplete(&[(one, whole[..20].to_vec()), (two, broken)]));
+    }
+    assert!(!is_incomplete(&[(one, whole), (two, scalars(&["d"]))]));
+}
+
 fn index() -> Value {
     json!({
         "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1", "requires_safety_checker": false,

@@ -4,7 +4,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::{
-    change_json, check_refusals, copy_folder, fixture, has_adapter, list, run, succeed, text, workplace,
+    change_json, check_refusals, copy_folder, edit, fixture, has_adapter, list, run, succeed, text, workplace,
 };
 
 #[test]
@@ -220,6 +220,40 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         let there = if content.len() == half.len() { half.len() as u64 } else { 0 };
         let (all, to_come) = (absent["weight_bytes"].as_u64(), absent["bytes_to_come"].as_u64());
         assert_eq!(to_come, all.map(|all| all.saturating_sub(there)), "{absent:#}");
+    }
+    // What is there and cannot be read is not still to come, also where something else is.
+    let path = |name: &str| folder.path().join(name);
+    let index = "unet/diffusion_pytorch_model.safetensors.index.json";
+    let hole = |file: &std::path::Path| {
+        edit(file, |parts| parts.header["conv_in.bias"]["shape"] = json!([1, 1]));
+    };
+    let shards =
+        |first: &str| json!({ "weight_map": { "a": first, "conv_in.bias": "x.safetensors" } }).to_string();
+    for (name, file, content, says) in [
+        ("no-json", weights, "\x02\0\0\0\0\0\0\0[]", "'{' first"),
+        ("claims-much", weights, "\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f{}", "of JSON, found a file of 10 bytes"),
+        ("wrong-shape", weights, "", "conv_in.bias"),
+        ("index-no-json", index, "{", "weight_map"),
+        ("index-leads-out", index, &shards("../x"), "a relative path inside the folder"),
+        ("index-of-broken", index, &shards("absent.safetensors"), "unet/x.safetensors: header"),
+    ] {
+        copy_folder(&path("model"), &path(name));
+        if content.is_empty() {
+            hole(&path(name).join(file));
+        } else {
+            std::fs::remove_file(path(name).join(weights)).expect("removed");
+            std::fs::write(path(name).join("unet/x.safetensors"), [0; 16]).expect("written");
+            std::fs::write(path(name).join(file), content).expect("written");
+        }
+        std::fs::remove_file(path(name).join("text_encoder/model.safetensors")).expect("removed");
+        let output = run(folder.path(), &["plan", "-m", name]);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(3), "{name}: {stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(says), "{name}: {stderr}");
+        assert!(stdout.ends_with("\nno: what is there of unet cannot be used\n"), "{name}: {stdout}");
+        assert!(stdout.lines().any(|line| line.starts_with("unet ") && line.contains(says)), "{stdout}");
+        let (code, plan, _) = planned(&["-m", name]);
+        assert_eq!((code, &plan["fits"]), (Some(3), &false.into()), "{plan:#}");
     }
     // What there will be of f32 is twice as much, and more than a limit that it knows of allows.
     let (code, plan, stderr) = planned(&["-m", "none", "--precision", "f32", "--max-vram", "300K"]);

@@ -1,5 +1,6 @@
 //! `photogram plan`: whether a picture can be drawn here, before anything is uploaded.
 
+use engine::Error;
 use engine::pipelines::{Absent, Budget, Inspection, Model, Phase, Pipeline, inspect};
 use serde_json::{Value, json};
 
@@ -96,6 +97,8 @@ async fn open(source: &ModelArgs) -> Result<Opened, Failure> {
     let Some(path) = source.model.as_ref().filter(|path| path.is_dir()) else { return Err(failure) };
     match Model::open_incomplete(path, source.vae.as_deref(), source.precision.into()).await {
         Ok((model, absent)) => Ok(Opened { model, absent, problem: Some(failure) }),
+        // No download sets right what is there and cannot be read.
+        Err(Error::Load(error)) if !error.is_incomplete() => Err(error.into()),
         Err(_) => Err(failure),
     }
 }
@@ -108,6 +111,11 @@ fn incomplete(
 ) -> Result<Failure, Failure> {
     let Some(inspection) = inspection else { return Ok(failure) };
     let parts = inspection.parts.iter().filter(|part| part.is_used || part.problem.is_some());
+    let broken: Vec<&str> = parts
+        .clone()
+        .filter(|part| matches!(&part.problem, Some(Error::Load(error)) if !error.is_incomplete()))
+        .map(|part| part.name.as_str())
+        .collect();
     let unknown: Vec<&str> =
         parts.clone().filter(|part| !part.is_described).map(|part| part.name.as_str()).collect();
     if args.json {
@@ -140,8 +148,11 @@ fn incomplete(
             true => String::new(),
             false => format!("cannot be foretold without a configuration: {}\n", unknown.join(", ")),
         };
-        let text =
-            format!("{}\n\n{}\n{unknown}no: the model is not complete\n", one_line(family), table(&rows));
+        let verdict = match broken.is_empty() {
+            true => "the model is not complete".to_owned(),
+            false => format!("what is there of {} cannot be used", broken.join(", ")),
+        };
+        let text = format!("{}\n\n{}\n{unknown}no: {verdict}\n", one_line(family), table(&rows));
         print(&text, &text)?;
     }
     Ok(failure)

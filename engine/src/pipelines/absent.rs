@@ -15,12 +15,12 @@ use crate::weights::Weights;
 /// Edge of the latent on which networks are built to see what they need: no tensor depends on it.
 pub(super) const LATENT_EDGE: usize = 64;
 
-/// A part of a model whose weights are missing or broken, in whose place others were assumed.
+/// A part of a model whose weights are not all there, in whose place others were assumed.
 #[derive(Debug)]
 pub struct Absent {
     /// Its folder's name.
     pub part: String,
-    /// What is missing or wrong.
+    /// What is missing.
     pub problem: loaders::Error,
     /// How its weights are assumed to be stored.
     pub encoding: Encoding,
@@ -40,7 +40,7 @@ impl Absent {
 /// Shapes of the tensors that a network needs, by name.
 pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// The weights of a folder's parts. Where they are missing or broken, and `absent` is given, as they will be.
+/// The weights of a folder's parts. Where they are not all there, and `absent` is given, as they will be.
 pub(super) struct PartWeights<'a> {
     pub(super) folder: &'a DiffusersFolder,
     pub(super) precision: Precision,
@@ -51,7 +51,7 @@ impl PartWeights<'_> {
     /// Those of the part `name`, which needs tensors of `shapes`.
     ///
     /// # Errors
-    /// [`Error::Load`] where nothing is assumed: without `absent`, and for what is sound and not supported.
+    /// [`Error::Load`] where nothing is assumed: without `absent`, and for what is there and cannot be read.
     pub(super) async fn of(
         &mut self,
         name: &str,
@@ -62,9 +62,7 @@ impl PartWeights<'_> {
             Ok(checkpoint) => return Ok(checkpoint),
             Err(problem) => problem,
         };
-        let Some(absent) =
-            self.absent.as_mut().filter(|_| matches!(problem, loaders::Error::Malformed { .. }))
-        else {
+        let Some(absent) = self.absent.as_mut().filter(|_| problem.is_incomplete()) else {
             return Err(problem.into());
         };
         let encoding = if self.precision == Precision::F32 { Encoding::F32 } else { Encoding::F16 };

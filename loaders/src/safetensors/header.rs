@@ -46,17 +46,17 @@ pub async fn read_header(source: &dyn Source, limits: &Limits) -> Result<Header,
         refuse_other_formats(file, &start)?;
     }
     let Some(prefix) = start.first_chunk() else {
-        return Err(Error::malformed(file, "header", "at least 8 bytes", format!("{} bytes", source.len())));
+        return Err(Error::incomplete(file, "header", "at least 8 bytes", format!("{} bytes", source.len())));
     };
     let header_bytes = u64::from_le_bytes(*prefix);
     let after_prefix = source.len().saturating_sub(PREFIX_BYTES);
     if header_bytes > after_prefix {
-        return Err(Error::malformed(
-            file,
-            "header",
-            format!("{header_bytes} bytes of JSON"),
-            format!("a file of {} bytes", source.len()),
-        ));
+        let expected = format!("{header_bytes} bytes of JSON");
+        let found = format!("a file of {} bytes", source.len());
+        return Err(match header_bytes > limits.header_bytes {
+            true => Error::malformed(file, "header", expected, found),
+            false => Error::incomplete(file, "header", expected, found),
+        });
     }
     if header_bytes > limits.header_bytes {
         return Err(Error::unsupported(
@@ -126,7 +126,9 @@ fn place_tensors(
             ));
         }
         if end > data_bytes {
-            return Err(malformed(
+            return Err(Error::incomplete(
+                file,
+                format!("tensor '{}'", escaped(&name)),
                 format!("bytes {begin}..{end} after the header"),
                 format!("a file that ends at {data_bytes}"),
             ));

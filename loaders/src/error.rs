@@ -45,8 +45,8 @@ pub enum Error {
         what: String,
         /// What was expected there.
         expected: String,
-        /// What stands there.
-        found: String,
+        /// What stands there; boxed, for results to stay small.
+        found: Box<str>,
         /// Whether a file is missing or ends early, as where it is still being downloaded, and nothing else is known to be wrong.
         is_incomplete: bool,
     },
@@ -84,7 +84,7 @@ impl Error {
             file: file.into(),
             what: what.into(),
             expected: expected.into(),
-            found: found.into(),
+            found: found.into().into_boxed_str(),
             is_incomplete: false,
         }
     }
@@ -100,7 +100,7 @@ impl Error {
             file: file.into(),
             what: what.into(),
             expected: expected.into(),
-            found: found.into(),
+            found: found.into().into_boxed_str(),
             is_incomplete: true,
         }
     }

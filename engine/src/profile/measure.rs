@@ -1,5 +1,7 @@
 //! Running programs under a clock.
 
+use std::time::Duration;
+
 use kernels::check::Hard;
 use kernels::ops::{Add, MatMul};
 use kernels::{Cost, DType, Op, TensorType};
@@ -49,13 +51,19 @@ pub(crate) async fn measure_section(
     Ok(Section {
         name: name.to_owned(),
         operations: operations(program.plan(), &times),
-        host: HostTime {
-            submissions: host.first().map_or(0, |host| host.submissions),
-            recording: median(host.iter().map(|host| host.recording).collect()).unwrap_or_default(),
-            submitting: median(host.iter().map(|host| host.submitting).collect()).unwrap_or_default(),
-            wall: median(host.iter().map(|host| host.wall).collect()).unwrap_or_default(),
-        },
+        host: host_medians(&host),
     })
+}
+
+/// The median of each time.
+fn host_medians(runs: &[HostTime]) -> HostTime {
+    let of = |time: fn(&HostTime) -> Duration| median(runs.iter().map(time).collect()).unwrap_or_default();
+    HostTime {
+        submissions: runs.first().map_or(0, |run| run.submissions),
+        recording: of(|run| run.recording),
+        submitting: of(|run| run.submitting),
+        wall: of(|run| run.wall),
+    }
 }
 
 /// The median time of each dispatch.
@@ -174,6 +182,16 @@ mod tests {
 
     fn time(step: usize, ns: f64) -> DispatchTime {
         DispatchTime { step, dispatch: 0, ns }
+    }
+
+    #[test]
+    fn each_time_of_the_host_has_its_own_median() {
+        let of = |recording, submitting, wall| {
+            let [recording, submitting, wall] = [recording, submitting, wall].map(Duration::from_millis);
+            HostTime { submissions: 2, recording, submitting, wall }
+        };
+        let runs = [of(1, 50, 900), of(3, 40, 700), of(2, 60, 800)];
+        assert_eq!(host_medians(&runs), of(2, 50, 800));
     }
 
     #[test]

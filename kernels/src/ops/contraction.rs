@@ -278,11 +278,12 @@ impl Contraction<'_> {
         shader.encoding("a", self.inputs[0].dtype).encoding("w", self.w().dtype)
     }
 
-    /// Floating-point operations of `rows` rows of the result.
+    /// Floating-point operations that tiles do for `rows` rows of the result, for columns that there are not, too.
     fn flops(&self, rows: usize) -> u64 {
         let w = self.w();
+        let columns = w.channels().next_multiple_of(COLUMNS);
         let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
-        2 * (rows * taps * self.inputs[0].channels() * w.channels()) as u64
+        2 * (rows * taps * self.inputs[0].channels() * columns) as u64
     }
 
     /// Bindings 0 and 1.

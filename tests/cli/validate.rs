@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use loaders::safetensors::{Data, Tensor, write};
 use serde_json::Value;
 
 use crate::support::{check_refusals, edit, fixture, has_adapter, run, text};
@@ -53,6 +54,35 @@ fn operations_that_torch_recorded_pass_or_say_why_they_are_skipped() {
     assert_eq!(code, Some(1));
     assert_eq!(named(&cases, "pass"), [""; 0]);
     assert_eq!(named(&cases, "skipped"), SKIPPED);
+}
+
+#[test]
+fn what_is_not_finite_in_a_recording_is_counted() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    for (name, value) in [("one.json", f32::INFINITY), ("none.json", 1.0)] {
+        let tensors = [
+            Tensor { name: "x", shape: &[1, 4], data: Data::F32(&[1.0, 2.0, 0.5, 3.0]) },
+            Tensor { name: "y", shape: &[1, 4], data: Data::F32(&[value, 2.0, 0.5, value.max(3.0)]) },
+        ];
+        let file = path(name).with_extension("safetensors");
+        write(&file, &tensors, &Default::default()).expect("written");
+        let case = r#"[{"name": "c", "op": "relu", "inputs": {"input": "x"}, "outputs": ["y"]}]"#;
+        std::fs::write(path(name), case).expect("written");
+    }
+    let row = |name: &str| {
+        let output = run(folder.path(), &["validate", "--cases", name]);
+        let stdout = text(&output.stdout);
+        let row = stdout.lines().find(|line| line.starts_with("c  ")).expect("a row").to_owned();
+        row.split_whitespace().skip(3).map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("none.json"), "0 0 0 0 pass");
+    assert_eq!(row("one.json"), "0 0 0 2 FAIL");
+    let (code, cases) = validated(folder.path(), "one.json");
+    assert_eq!((code, &cases[0]["variants"][0]["comparison"]["non_finite"]), (Some(1), &2.into()));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn worst(variants: &[(&str, Comparison)], figure: fn(&Comparison) -> f64) -> f64
 }
 
 fn described(gpu: &Gpu, reports: &[CaseReport]) -> String {
-    let head = ["case", "op", "variants", "max abs", "max rel", "nmse", ""];
+    let head = ["case", "op", "variants", "max abs", "max rel", "nmse", "not finite", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(reports.iter().map(|report| match &report.result {
         Ok(variants) => vec![
@@ -53,12 +53,14 @@ fn described(gpu: &Gpu, reports: &[CaseReport]) -> String {
             figure(worst(variants, |comparison| comparison.max_abs)),
             figure(worst(variants, |comparison| comparison.max_rel)),
             figure(worst(variants, |comparison| comparison.nmse)),
+            variants.iter().map(|(_, comparison)| comparison.non_finite).max().unwrap_or(0).to_string(),
             pass_or_fail(!report.fails()).to_owned(),
         ],
         Err(reason) => {
-            let blank = || "-".to_owned();
-            let why = format!("skipped: {}", one_line(reason));
-            vec![one_line(&report.name), one_line(&report.op), blank(), blank(), blank(), blank(), why]
+            let mut row = vec![one_line(&report.name), one_line(&report.op)];
+            row.resize(head.len() - 1, "-".to_owned());
+            row.push(format!("skipped: {}", one_line(reason)));
+            row
         }
     }));
     let skipped = reports.iter().filter(|report| report.result.is_err()).count();

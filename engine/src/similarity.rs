@@ -130,6 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn bands_leave_no_window_out() {
+        let (width, band) = (40, BAND);
+        for height in [band + 2 * RADIUS, band + 2 * RADIUS + 1, 3 * band + 8] {
+            let a: Vec<u8> = (0..width * height * 3).map(|i| (i * 37 % 251) as u8).collect();
+            // Differences grow downwards, so that no row can stand for another.
+            let b: Vec<u8> =
+                a.iter().enumerate().map(|(i, v)| v ^ (i % 3 * i / (3 * width * 4)) as u8).collect();
+            let whole: f64 = (0..3).map(|channel| ssim_of_plane(&a, &b, channel, width)).sum();
+            let whole = whole / (3 * (height - 2 * RADIUS) * (width - 2 * RADIUS)) as f64;
+            let banded = ssim(&a, &b, width).expect("large enough");
+            assert!((banded - whole).abs() < 1e-12 && whole < 0.999, "{height}: {banded} {whole}");
+        }
+    }
+
+    #[test]
     fn equal_pictures_are_equal_and_small_ones_have_no_ssim() {
         let [a, _] = pictures();
         let same = compare_pictures(&a, &a, 20);

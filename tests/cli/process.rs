@@ -1,6 +1,6 @@
 //! Signals and help.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -49,6 +49,51 @@ fn an_interruption_ends_at_once_and_leaves_nothing() {
         assert_eq!(status.code(), Some(130), "{signal} after {milliseconds} ms");
         assert_eq!(names(folder.path()), before);
     }
+}
+
+/// On a terminal that `script` of util-linux makes.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interruption_clears_the_progress_bar() {
+    if !has_adapter() {
+        return;
+    }
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: no `script`");
+        return;
+    }
+    let folder = workplace();
+    let program = env!("CARGO_BIN_EXE_photogram");
+    let words = "generate -p x -m model --steps 900 -o out.png";
+    let mut child = std::process::Command::new("script")
+        .args(["-qec", &format!("exec env --default-signal=HUP,INT,TERM '{program}' {words}"), "/dev/null"])
+        .current_dir(folder.path())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
+        .envs([("TERM", "xterm"), ("SHELL", "/bin/sh")])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("script starts");
+    let (mut keys, mut screen) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+    let (mut shown, mut byte) = (Vec::new(), [0]);
+    // With the bar of steps.
+    while !text_of(&shown).contains("drawing") && screen.read(&mut byte).expect("readable") > 0 {
+        shown.extend(byte);
+    }
+    // Ctrl-C.
+    keys.write_all(b"\x03").expect("written");
+    screen.read_to_end(&mut shown).expect("readable");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let shown = text_of(&shown);
+    let last = shown.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let left = last.rsplit("\u{1b}[2K").next().unwrap_or_default();
+    assert!(last != left && left.is_empty(), "{last:?} is left");
+}
+
+#[cfg(target_os = "linux")]
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// As where a disk is slow: the program waits for the pipe's reader, and nobody ever reads.

@@ -242,6 +242,7 @@ fn unsupported() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ));
     }
     many.push('}');
+    let long_metadata_key = format!(r#"{{"__metadata__":{{"{}":"x"}}}}"#, "a".repeat(8 << 20));
     let long_metadata = format!(r#"{{"__metadata__":{{"a":"{}"}}}}"#, "x".repeat((8 << 20) + 1));
     let rank_9 = format!("[{}]", ["1"; 9].join(","));
     let endless_rank = format!("[{}1]", "1,".repeat(1 << 20));
@@ -278,6 +279,7 @@ fn unsupported() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("short pickle", b"\x80\x04N.".to_vec(), "a pickle"),
         ("GGUF", b"GGUF\x03\x00\x00\x00\x00\x00\x00\x00".to_vec(), "the GGUF format"),
         ("long metadata", file(long_metadata, 0), "metadata of over 8388608 bytes"),
+        ("long metadata key", file(long_metadata_key, 0), "metadata of over 8388608 bytes"),
     ]
 }
 

@@ -379,6 +379,18 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_a_tile_has_and_a_product_has_not_are_work() {
+        let caps = Caps { max_dispatch_flops: 1_000_000_000, ..Caps::webgpu() };
+        let dispatches = |n| {
+            let types = [f32([1, 10_000, 1000]), f32([1, 1000, n])];
+            let variants = MatMul::default().variants(&types, &caps).expect("fits");
+            variants.iter().map(|variant| variant.dispatches.len()).collect::<Vec<_>>()
+        };
+        assert!(dispatches(64).iter().all(|count| *count > 1));
+        assert_eq!(dispatches(3), dispatches(64));
+    }
+
+    #[test]
     fn matrix_units_need_subgroups_of_one_size() {
         let offered = |min, max| {
             let types = [TensorType::new(DType::F16, [64, 64]), TensorType::new(DType::F16, [64, 64])];

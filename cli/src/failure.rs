@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(hint.as_deref(), Some("384x192 would fit in 1.2 GiB; 512x256 needs --max-vram 1946M"));
         assert_eq!(
             room_hint(size, (100 << 20) - 1, None),
-            "512x256 needs --max-vram 102400K; no smaller size would fit, what runs in f32 takes less with --precision f16"
+            "512x256 needs --max-vram 102400K; no smaller size would fit; what runs in f32 takes less with --precision f16"
         );
         let full = |held| {
             Failure::from(DeviceError::OutOfMemory { label: "x".into(), bytes: 9, held }).hint.unwrap()

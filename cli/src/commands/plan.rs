@@ -226,13 +226,15 @@ impl Facts {
             if ways.is_empty() { "everything stays on the device".to_owned() } else { ways.join("; ") };
         let then = match limit {
             Some(limit) if !self.budget.fits() => format!("no: {} are allowed", bytes(*limit)),
+            Some(limit) if self.repeated.as_ref().is_some_and(|repeated| !repeated.fits()) => {
+                format!("yes, within {}, unless the autoencoder overflows f16", bytes(*limit))
+            }
             Some(limit) => format!("yes, within {}", bytes(*limit)),
             None => "yes, if the device has that".to_owned(),
         };
         let (missing, verdict) = self.missing(then);
         let repeated = self.repeated.as_ref().map_or_else(String::new, |budget| {
-            let fits = if budget.fits() { "" } else { ", for which there is no room" };
-            format!("; {} where the autoencoder overflows f16{fits}", bytes(budget.peak_bytes))
+            format!("; {} where the autoencoder overflows f16", bytes(budget.peak_bytes))
         });
         let steps = match self.refiner_steps {
             0 => format!("{} steps", self.steps),

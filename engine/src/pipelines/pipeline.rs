@@ -35,7 +35,7 @@ pub struct Pipeline {
     /// How requests like the last one are worked on.
     residency: Residency,
     settled: Option<Settled>,
-    /// The last request, without its initial picture.
+    /// The last request.
     last: Option<Request>,
     /// For latents of the present size.
     counter: Option<Counter>,
@@ -127,7 +127,7 @@ impl Pipeline {
         let latents = self.latents(request)?;
         let dtype = self.autoencoder.dtype;
         let key = (shape, request.init.is_some(), latents, dtype, self.limit, self.forced_tile);
-        self.last = Some(Request { init: None, ..request.clone() });
+        self.last = Some(request.clone());
         if self.settled.as_ref() == Some(&key) {
             return Ok(());
         }
@@ -193,12 +193,7 @@ impl Pipeline {
         let [height, width] = self.latent_extent(request.size);
         self.combiner = Combiner::new(&[1, height, width, self.model().vae.config.latent_channels]);
         let encoded = match &request.init {
-            Some(init) => {
-                let encoded = self.encode(&init.image).await?;
-                // In f32, if f16 has overflowed.
-                self.settle(request)?;
-                Some(encoded)
-            }
+            Some(init) => Some(self.encode(&init.image).await?),
             None => None,
         };
         if !self.residency.keeps_denoiser {

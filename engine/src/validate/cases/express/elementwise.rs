@@ -14,6 +14,13 @@ pub(super) fn activation(arguments: &mut Arguments<'_>, activation: Activation) 
 pub(super) fn leaky_relu(arguments: &mut Arguments<'_>) -> Result<Expressed, Skip> {
     arguments.flag("inplace")?;
     let slope = arguments.number("negative_slope", Some(0.01))?;
+    if slope == 0.0 {
+        return activation(arguments, Activation::Relu);
+    }
+    // Others would cancel, and infinities with them.
+    if !(0.0..1.0).contains(&slope) {
+        return Err(format!("'negative_slope' = {slope} is not below 1"));
+    }
     let mut coefficients = vec![0.0; LinearCombination::COEFFICIENTS];
     coefficients[..2].copy_from_slice(&[slope as f32, (1.0 - slope) as f32]);
     let mut sketch = Sketch::default();

@@ -272,22 +272,21 @@ mod tests {
         let mut choices = gpu.choices().clone();
         choices.distrust("an earlier one");
         let gpu = gpu.with_choices(choices);
-        let measured = || {
+        let measured = |cache: &Path| {
             pollster::block_on(async {
                 let model = open_model(&args.source).await?;
                 let request = plain_request("", &args.source, &args.shape, &model);
                 let tuner = Tuner::new(gpu.clone()).with_runs(1);
-                tune(&gpu, tuner, model, &request, &cache, &Report::new(Verbosity::Quiet)).await
+                tune(&gpu, tuner, model, &request, cache, &Report::new(Verbosity::Quiet)).await
             })
         };
         // What cannot be written is known before anything is measured.
-        let in_its_place = cache.join(Identity::of(&gpu).file_name());
-        loaders::create_folder(&in_its_place).expect("a folder");
-        let failure = measured().err().expect("a folder is no file");
+        let full = folder.path().join("full");
+        loaders::create_folder(&full.join(Identity::of(&gpu).file_name())).expect("a folder");
+        let failure = measured(&full).err().expect("a folder is no file");
         assert_eq!((failure.code, gpu.counts()[1]), (Code::Output, 0));
-        std::fs::remove_dir(&in_its_place).expect("removed");
 
-        let tuning = measured().expect("a sound model");
+        let tuning = measured(&cache).expect("a sound model");
         assert!(tuning.check().is_ok() && tuning.tuned.len() > 10, "{}", tuning.described());
         let identity = Identity::of(&gpu);
         let path = cache.join(identity.file_name());

@@ -96,13 +96,11 @@ impl Error {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Self::Malformed {
-            file: file.into(),
-            what: what.into(),
-            expected: expected.into(),
-            found: found.into().into_boxed_str(),
-            is_incomplete: true,
+        let mut error = Self::malformed(file, what, expected, found);
+        if let Self::Malformed { is_incomplete, .. } = &mut error {
+            *is_incomplete = true;
         }
+        error
     }
 
     /// Whether files or bytes that are not there are all that is known to be wrong.

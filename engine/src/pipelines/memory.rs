@@ -246,7 +246,7 @@ impl Pipeline {
             let steps = || trajectory.steps.iter();
             let sums =
                 || steps().flat_map(|step| step.store.iter().map(|kept| &kept.value).chain([&step.next]));
-            // A sum before it is clamped, noise.
+            // A sum before it is clamped.
             let clamped = usize::from(sums().any(|sum| sum.clamp.is_some()));
             // Few steps fill fewer slots than there are.
             let filled: BTreeSet<usize> =

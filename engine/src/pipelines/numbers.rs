@@ -79,8 +79,26 @@ impl Canary {
     }
 }
 
+/// `error`, with the operation that is to blame where `again`, which does once more what gave it, is not traced already.
+///
+/// # Errors    those of `again`
+pub(super) async fn blame<T>(
+    gpu: &Gpu,
+    error: Error,
+    again: impl Future<Output = Result<T, Error>>,
+) -> Result<Error, Error> {
+    if gpu.is_traced() {
+        return Ok(error);
+    }
+    gpu.trace(true);
+    let result = again.await;
+    let traced = gpu.end_trace();
+    result?;
+    Ok(blamed(&traced, error))
+}
+
 /// What is to be said of the first operation whose result is not finite; `error` if none was found.
-pub(super) fn blamed(traced: &[Traced], error: Error) -> Error {
+fn blamed(traced: &[Traced], error: Error) -> Error {
     let Some(first) = traced.iter().find(|traced| traced.output.non_finite > 0) else { return error };
     let operands: Vec<String> = first.inputs.iter().map(ToString::to_string).collect();
     Error::NotFinite {

@@ -9,7 +9,7 @@ use super::conditioning::Conditioning;
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::memory::{Latents, Residency};
 use super::model::Model;
-use super::numbers::{Canary, Counter, blamed};
+use super::numbers::{Canary, Counter, blame};
 use super::picture::{Image, PixelSize};
 use super::request::Request;
 use super::run::{NoiseSource, Run};
@@ -35,7 +35,7 @@ pub struct Pipeline {
     /// How requests like the last one are worked on.
     residency: Residency,
     settled: Option<Settled>,
-    /// The last request.
+    /// A request like the last one.
     last: Option<Request>,
     /// For latents of the present size.
     counter: Option<Counter>,
@@ -127,10 +127,10 @@ impl Pipeline {
         let latents = self.latents(request)?;
         let dtype = self.autoencoder.dtype;
         let key = (shape, request.init.is_some(), latents, dtype, self.limit, self.forced_tile);
-        self.last = Some(request.clone());
         if self.settled.as_ref() == Some(&key) {
             return Ok(());
         }
+        self.last = Some(request.clone());
         let budget = self.budget(request)?;
         if !budget.fits() {
             return Err(Error::NoRoom {
@@ -230,14 +230,7 @@ impl Pipeline {
             image = self.decode_once(latent).await?;
         }
         if let Err(error) = check_finite("decoded picture", image.values()) {
-            if self.gpu.is_traced() {
-                return Err(error);
-            }
-            self.gpu.trace(true);
-            let decoded = self.decode_once(latent).await;
-            let traced = self.gpu.end_trace();
-            decoded?;
-            return Err(blamed(&traced, error));
+            return Err(blame(&self.gpu.clone(), error, self.decode_once(latent)).await?);
         }
         self.check_canary().await?;
         Ok(image)
@@ -299,14 +292,7 @@ impl Pipeline {
             latent = self.encode_once(image).await?;
         }
         if let Err(error) = check_finite("encoded picture", self.gpu.read(&latent).await?.data()) {
-            if self.gpu.is_traced() {
-                return Err(error);
-            }
-            self.gpu.trace(true);
-            let encoded = self.encode_once(image).await;
-            let traced = self.gpu.end_trace();
-            encoded?;
-            return Err(blamed(&traced, error));
+            return Err(blame(&self.gpu.clone(), error, self.encode_once(image)).await?);
         }
         Ok(latent)
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use kernels::{HostTensor, TensorType};
 
 use super::conditioning::Conditioning;
-use super::numbers::blamed;
+use super::numbers::blame;
 use super::picture::Image;
 use super::pipeline::{ALL, Pipeline, check_finite};
 use super::request::Request;
@@ -329,15 +329,11 @@ impl<'p> Run<'p> {
         let stage = format!("latent after step {number}");
         let total = before.ty().shape.elements();
         let error = Error::NotFinite { stage, count: found, total };
-        if gpu.is_traced() {
-            return Err(error);
-        }
-        gpu.trace(true);
-        gpu.trace_stage(|| format!("step {number}"));
-        let again = self.stage.evaluate(gpu, &before, &step, &ALL).await;
-        let traced = gpu.end_trace();
-        again?;
-        Err(blamed(&traced, error))
+        let again = async {
+            gpu.trace_stage(|| format!("step {number}"));
+            self.stage.evaluate(gpu, &before, &step, &ALL).await
+        };
+        Err(blame(gpu, error, again).await?)
     }
 
     /// Puts the refiner in the base model's place.

@@ -9,7 +9,7 @@ use loaders::Encoding;
 use super::conditioning::{Conditioning, Encoded, picked, side_by_side};
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::model::{Model, Precision};
-use super::numbers::blamed;
+use super::numbers::blame;
 use super::pipeline::{ALL, check_finite};
 use super::request::Request;
 use crate::compile::compile;
@@ -189,14 +189,7 @@ impl Stack {
             checked = checked.and_then(|()| check_finite("pooled prompt", pooled.data()));
         }
         if let Err(error) = checked {
-            if gpu.is_traced() {
-                return Err(error);
-            }
-            gpu.trace(true);
-            let again = self.encode_once(gpu, &prompts).await;
-            let traced = gpu.end_trace();
-            again?;
-            return Err(blamed(&traced, error));
+            return Err(blame(gpu, error, self.encode_once(gpu, &prompts)).await?);
         }
         self.encoded = Some((prompts, encoded.clone()));
         Ok(encoded)

@@ -219,7 +219,9 @@ fn recording_is_told_from_the_work_of_submissions() {
     println!("{host:?}");
     // 17 GFLOP: more than a submission of a software adapter holds.
     assert!(!gpu.caps().software || host.submissions > 2, "{host:?}");
-    assert!(!gpu.caps().software || host.submitting > host.wall / 4, "llvmpipe works meanwhile: {host:?}");
+    // llvmpipe works meanwhile.
+    let is_llvmpipe = gpu.adapter_name().contains("llvmpipe");
+    assert!(!is_llvmpipe || host.submitting > host.wall / 4, "{host:?}");
     assert!(host.recording < host.wall / 4, "{host:?}");
 }
 

@@ -95,8 +95,8 @@ pub fn compare_values(expected: &[f32], found: &[f32], class: Class, dtype: DTyp
     let (nmse, centred_nmse) = (ratio(error, power), ratio(error, spread));
     let close = match (class, dtype) {
         // Where terms are alike, so are their rounding errors: they add up over long sums.
-        (Class::Contraction { k }, DType::F32) => nmse <= 1e-10 * (k as f64 / 2048.0).max(1.0),
-        (Class::Contraction { .. }, _) => nmse <= 1e-6,
+        (Class::Contraction { k }, DType::F32) => within && nmse <= 1e-10 * (k as f64 / 2048.0).max(1.0),
+        (Class::Contraction { .. }, _) => within && nmse <= 1e-6,
         (Class::Network, DType::F32) => centred_nmse <= 1e-10,
         (Class::LargeNetwork, DType::F32) => centred_nmse <= 1e-9,
         (Class::Network | Class::LargeNetwork, _) => centred_nmse <= 5e-5,
@@ -122,7 +122,10 @@ fn element_within(
             difference <= 1e-5 * e.abs() + 8.0 * U_F32 * (k as f64).sqrt() * rms
         }
         (Class::Reduction { .. }, _) => difference <= 4.0 * U_F16 * e.abs() + 1e-3,
-        (Class::Contraction { .. } | Class::Network | Class::LargeNetwork, _) => true,
+        // One wrong element of many shows in no mean. The worst seen was 4e-5 in 32 bits, and the rounding of the result in 16.
+        (Class::Contraction { .. }, DType::F32) => difference <= 1e-3 * e.abs().max(rms),
+        (Class::Contraction { .. }, _) => difference <= 1e-2 * e.abs().max(rms),
+        (Class::Network | Class::LargeNetwork, _) => true,
     }
 }
 
@@ -272,6 +275,20 @@ mod tests {
         let x = Hard::Offset.tensor(&TensorType::f32([33, 7]), 1);
         for class in CLASSES {
             assert!(compare(&x, &x, class, DType::F32).pass, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn one_wrong_element_of_a_million_is_refused() {
+        let x = Hard::Noise.tensor(&TensorType::f32([1024, 1024]), 4);
+        // Too little for the mean of a contraction.
+        for (dtype, error) in [(DType::F32, 0.005), (DType::F16, 0.05)] {
+            let wrong = HostTensor::from_fn(x.ty().clone(), |i| x.at(i) + f64::from(i == 77_777) * error);
+            for class in CLASSES.iter().filter(|class| !matches!(class, Class::Network | Class::LargeNetwork))
+            {
+                let found = compare(&x, &wrong, *class, dtype);
+                assert!(!found.pass && found.worst == 77_777, "{class:?} {dtype}");
+            }
         }
     }
 

@@ -17,14 +17,9 @@ use super::probe::probe;
 use super::trace::Watch;
 use super::transfer::Staging;
 use super::trusted;
+use super::watchdog::{PATIENCE, POLL, Watchdog};
 use crate::tuning::Choices;
 
-/// How long one wait lasts before the device is looked at again.
-const POLL: Duration = Duration::from_millis(250);
-/// How long a device may finish nothing before it counts as hung. A wait is for three submissions at most, of a second each on a
-/// slow software adapter: a machine that is a hundred times as busy does not use it up. Drivers' own watchdogs end a GPU's
-/// work after some seconds.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// Waits in which wgpu may panic before the device counts as lost.
 const MAX_PANICS: usize = 3;
 /// Submissions that may be unfinished at once.
@@ -475,11 +470,11 @@ impl Gpu {
     pub(super) async fn wait(&self, submission: Submission) -> Result<(), DeviceError> {
         let finished = || self.inner.finished.load(Ordering::Relaxed);
         let patience = self.inner.faults.patience().unwrap_or(PATIENCE);
-        let (mut panics, mut waited, mut finished_before) = (0, Duration::ZERO, finished());
+        let mut watchdog = Watchdog::new(patience, finished());
+        let mut panics = 0;
         loop {
-            let timeout = POLL.min(patience);
             let started = Instant::now();
-            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(&submission, timeout)));
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll(&submission, watchdog.look())));
             self.check()?;
             match polled {
                 Ok(Ok(_)) => {
@@ -487,13 +482,7 @@ impl Gpu {
                     return Ok(());
                 }
                 Ok(Err(wgpu::PollError::Timeout)) => {
-                    if finished() != finished_before {
-                        (waited, finished_before) = (Duration::ZERO, finished());
-                        continue;
-                    }
-                    // A process that was stopped for long has not waited for long.
-                    waited += started.elapsed().min(timeout);
-                    if waited >= patience {
+                    if let Some(waited) = watchdog.note(started.elapsed(), finished()) {
                         return Err(self.give_up(waited));
                     }
                 }
@@ -553,7 +542,7 @@ impl Gpu {
         self.pace().work()
     }
 
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+    pub(super) fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -12,6 +12,7 @@ mod timing;
 mod trace;
 mod transfer;
 mod trusted;
+mod watchdog;
 
 pub use adapter::{AdapterChoice, AdapterReport, list_adapters};
 pub use error::DeviceError;

@@ -331,7 +331,56 @@ fn batches(launches: &[usize], work: impl Fn(&usize) -> u64, limit: u64) -> Vec<
 
 #[cfg(test)]
 mod tests {
+    use kernels::ops::{Epilogue, MatMul};
+    use kernels::{DType, TensorType};
+
     use super::*;
+    use crate::device::pace::Pace;
+    use crate::device::{AdapterChoice, Clock};
+    use crate::graph::Graph;
+    use crate::plan::{Choice, build_plan};
+
+    /// However it is run: submissions of a device that was never seen at work would else never fit it.
+    #[test]
+    fn a_devices_pace_is_told_by_every_run() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        // 7.2 GFLOP are more than a quarter of what a GPU's first submissions hold: their time tells.
+        let ty = TensorType::new(DType::F16, [1536, 1536]);
+        let mut graph = Graph::new();
+        let [a, w] = ["a", "w"].map(|name| graph.input(name, ty.clone(), Rate::Step));
+        let y = graph.apply("y", MatMul::new(Epilogue::default()), &[a, w]).expect("fits");
+        graph.output(y);
+        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
+        let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
+        let [a, w, y] = ["a", "w", "y"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
+        let (inputs, outputs) = ([a, w], [y]);
+        let rates = [Rate::Step];
+        let unseen = Pace::new(false).work();
+        // Wall times are of waits for one submission each.
+        for run in ["run", "watched", "timed"]
+            .into_iter()
+            .filter(|run| *run != "timed" || gpu.clock() == Clock::Timestamps)
+        {
+            let once = || {
+                let done = pollster::block_on(async {
+                    match run {
+                        "run" => program.run(&gpu, &rates, &inputs, &outputs).await,
+                        "watched" => program.run_watched(&gpu, &rates, &inputs, &outputs).await.map(drop),
+                        _ => program.run_timed(&gpu, gpu.clock(), &rates, &inputs, &outputs).await.map(drop),
+                    }
+                });
+                done.expect("it runs");
+            };
+            // A submission is noted once as many as may be unfinished came after it.
+            for _ in 0..4 {
+                *gpu.pace() = Pace::new(false);
+                once();
+            }
+            assert_ne!(gpu.work_per_submission(), unseen, "{run}");
+        }
+    }
 
     #[test]
     fn submissions_hold_as_much_as_they_may() {

@@ -113,6 +113,12 @@ fn a_variant_that_is_wrong_at_a_models_shape_is_found_and_passed_over() {
     assert_eq!(verdicts.len(), 4, "one for each kind of input");
     assert!(verdicts.iter().all(|verdict| verdict.variant == "doubled_wrongly" && !verdict.pass()));
 
+    // What is not written is not zero by chance, nor is the padding of a row of 33 values.
+    let idle = Doubled { wrong: 1_000..usize::MAX, idle: true };
+    let idle = Task { op: Arc::new(idle), ..task.clone() };
+    let verdicts = block_on(validate_task(&gpu, &idle)).expect("it runs");
+    assert!(verdicts.iter().all(|verdict| !verdict.padding_is_zero && !verdict.pass()), "{verdicts:?}");
+
     let mut choices = Choices::default();
     choices.distrust("doubled_wrongly");
     let verdicts =

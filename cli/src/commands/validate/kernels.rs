@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::marks::Marks;
 use super::{check, comparison_as_json, figure, pass_or_fail, worse};
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, cache_folder};
 use crate::failure::Failure;
 use crate::report::{Report, print, print_json};
 use crate::tables::table;
@@ -63,7 +63,7 @@ pub(super) async fn validate(
     for variant in &variants {
         marks.note(variant.name, is_wrong(variant.name));
     }
-    marks.write(gpu, report);
+    marks.write(cache_folder().as_deref(), gpu, report);
     if as_json {
         print_json(&kernels_as_json(gpu, &variants))?;
     } else {

@@ -5,7 +5,6 @@ use std::path::Path;
 use engine::device::Gpu;
 use engine::tuning::{Choices, Identity};
 
-use crate::adapter::cache_folder;
 use crate::output::write_json;
 use crate::report::Report;
 
@@ -37,14 +36,9 @@ impl Marks {
         gpu.with_choices(self.choices.clone())
     }
 
-    /// Leaves them for later runs, and says so where they changed.
-    pub(super) fn write(&self, gpu: &Gpu, report: &Report) {
-        if let Some(folder) = cache_folder() {
-            self.write_in(&folder, gpu, report);
-        }
-    }
-
-    fn write_in(&self, folder: &Path, gpu: &Gpu, report: &Report) {
+    /// Leaves them in `folder` for later runs, and says so, where they changed.
+    pub(super) fn write(&self, folder: Option<&Path>, gpu: &Gpu, report: &Report) {
+        let Some(folder) = folder else { return };
         if !self.is_changed {
             return;
         }
@@ -77,10 +71,10 @@ mod tests {
         };
         let mut marks = Marks::new(&gpu);
         let folder = tempfile::tempdir().expect("a temporary folder");
-        marks.write_in(folder.path(), &gpu, &Report::new(Verbosity::Quiet));
+        marks.write(Some(folder.path()), &gpu, &Report::new(Verbosity::Quiet));
         assert_eq!(folder.path().read_dir().expect("a folder").count(), 0, "nothing to tell later runs");
         marks.note("matmul_tiled_64x64", true);
-        marks.write_in(folder.path(), &gpu, &Report::new(Verbosity::Quiet));
+        marks.write(Some(folder.path()), &gpu, &Report::new(Verbosity::Quiet));
         let identity = Identity::of(&gpu);
         let path = folder.path().join(identity.file_name());
         let choices = pollster::block_on(read_choices(&path, &identity)).expect("its own file");

@@ -17,7 +17,7 @@ use kernels::DType;
 use kernels::check::{Class, compare_values};
 use loaders::Checkpoint;
 use loaders::safetensors::Limits;
-use photogram_tests::{fixture, gpu, gpu_with, workspace};
+use photogram_tests::{copy_folder, fixture, gpu, gpu_with, workspace};
 use pollster::block_on;
 
 #[test]
@@ -219,12 +219,13 @@ fn the_host_does_not_run_ahead_of_the_device() {
 /// On a device of its own, for peaks are a device's: what was foretold, the most bytes there were, and the picture.
 fn within_with(
     options: GpuOptions,
+    model: Model,
     limit: Option<u64>,
     tile: Option<usize>,
     request: &Request,
 ) -> Option<(Budget, u64, Vec<u8>)> {
     let gpu = gpu_with(options)?;
-    let mut pipeline = Pipeline::new(gpu.clone(), built_in());
+    let mut pipeline = Pipeline::new(gpu.clone(), model);
     pipeline.limit(limit);
     tile.into_iter().for_each(|edge| pipeline.tile(edge));
     let budget = pipeline.budget(request).expect("the built-in model is sound");
@@ -238,9 +239,9 @@ fn within_with(
     Some((budget, found, image))
 }
 
-/// [`within_with`] an adapter's own features.
+/// [`within_with`] an adapter's own features and the built-in model.
 fn within(limit: Option<u64>, tile: Option<usize>, request: &Request) -> Option<(Budget, u64, Vec<u8>)> {
-    within_with(GpuOptions::default(), limit, tile, request)
+    within_with(GpuOptions::default(), built_in(), limit, tile, request)
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn a_limit_of_memory_is_kept_and_was_foretold() {
     let Some((whole, _, expected)) = within(None, None, &request) else { return };
     assert!(whole.residency.keeps_denoiser && whole.residency.tile.is_none());
     let plain = GpuOptions { webgpu_only: true, ..GpuOptions::default() };
-    within_with(plain, None, None, &request).expect("it was there before");
+    within_with(plain, built_in(), None, None, &request).expect("it was there before");
 
     let limit = whole.peak_bytes - whole.peak_bytes / 8;
     let (less, found, image) = within(Some(limit), None, &request).expect("it was there before");
@@ -257,22 +258,39 @@ fn a_limit_of_memory_is_kept_and_was_foretold() {
     assert_eq!(image, expected, "what stays on the device changes no picture");
 }
 
-/// Where steps take the most, every latent that a sampler keeps counts.
+/// Where steps take the most, every latent that a sampler keeps counts, and a sum before it is clamped.
 #[test]
 fn latents_of_every_sampler_are_foretold() {
     let size = PixelSize { width: 256, height: 256 };
-    for sampler in ["euler_a", "dpm++2m"] {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    clipping(folder.path());
+    let clipping = || block_on(Model::open(folder.path(), None, Precision::F32)).expect("sound");
+    for (sampler, model) in
+        [("euler_a", &built_in as &dyn Fn() -> Model), ("dpm++2m", &built_in), ("ddim", &clipping)]
+    {
         let request = Request { size, steps: 4, ..request(sampler, 7) };
         let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
-        let mut pipeline = Pipeline::new(gpu, built_in());
+        let mut pipeline = Pipeline::new(gpu, model());
         pipeline.tile(16);
         pipeline.limit(Some(1));
         let least = pipeline.budget(&request).expect("sound").peak_bytes;
-        let (budget, found, _) = within(Some(least), Some(16), &request).expect("it was there before");
+        let options = GpuOptions::default();
+        let drawn = within_with(options, model(), Some(least), Some(16), &request);
+        let (budget, found, _) = drawn.expect("it was there before");
         assert_eq!(budget.peak_phase, "denoiser", "{sampler}");
         // Less than one of them.
         assert!(budget.peak_bytes - found < 12 << 10, "{sampler}: {found} of {}", budget.peak_bytes);
     }
+}
+
+/// Fills `folder` with the built-in model, whose scheduler clips here.
+fn clipping(folder: &Path) {
+    copy_folder(&workspace().join("cli/builtin/model"), folder);
+    let path = folder.join("scheduler/scheduler_config.json");
+    let plain = fs::read_to_string(&path).expect("a scheduler");
+    let clipping = plain.replace("\"clip_sample\": false", "\"clip_sample\": true");
+    assert_ne!(plain, clipping);
+    fs::write(&path, clipping).expect("a scheduler");
 }
 
 #[test]

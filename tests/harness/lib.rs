@@ -6,7 +6,7 @@ mod tiny;
 
 pub use tiny::draw_tiny;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use engine::device::{AdapterChoice, Gpu, GpuOptions, Program};
@@ -118,4 +118,17 @@ pub fn workspace() -> PathBuf {
         .parent()
         .map(PathBuf::from)
         .expect("tests/ lies in the workspace")
+}
+
+/// Copies everything in `from` into the folder `to`, which is made if it is not there.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in from.read_dir().expect("a folder") {
+        let path = entry.expect("its entries can be listed").path();
+        let target = to.join(path.file_name().expect("entries have names"));
+        match path.is_dir() {
+            true => copy_folder(&path, &target),
+            false => drop(std::fs::copy(&path, &target).expect("a file")),
+        }
+    }
 }

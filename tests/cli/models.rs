@@ -221,6 +221,31 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         let (all, to_come) = (absent["weight_bytes"].as_u64(), absent["bytes_to_come"].as_u64());
         assert_eq!(to_come, all.map(|all| all.saturating_sub(there)), "{absent:#}");
     }
+    // A header that is there says how the rest will be stored: here in f32, which --precision did not ask for.
+    copy_folder(&folder.path().join("model"), &folder.path().join("wide"));
+    let wide = folder.path().join("wide").join(weights);
+    edit(&wide, |parts| {
+        for tensor in parts.header.values_mut().filter(|tensor| tensor["dtype"] == "F16") {
+            let ends = [0, 1].map(|end| tensor["data_offsets"][end].as_u64().expect("a number"));
+            tensor["dtype"] = "F32".into();
+            tensor["data_offsets"] = json!(ends.map(|end| 2 * end));
+        }
+        parts.data = vec![0; 2 * parts.data.len()];
+    });
+    let (_, whole, _) = planned(&["-m", "wide"]);
+    let bytes = std::fs::read(&wide).expect("a file");
+    let there = bytes.len() * 3 / 4;
+    std::fs::remove_file(&wide).expect("removed");
+    std::fs::write(wide.with_extension("safetensors.incomplete"), &bytes[..there]).expect("written");
+    let (_, plan, stderr) = planned(&["-m", "wide"]);
+    for key in ["phases", "peak_bytes", "dtype"] {
+        assert_eq!(plan[key], whole[key], "{key}: {stderr}");
+    }
+    let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
+    let to_come = absent["weight_bytes"].as_u64().map(|all| all.saturating_sub(there as u64));
+    assert_eq!((&absent["assumed"], absent["bytes_to_come"].as_u64()), (&"F32".into(), to_come));
+    assert!(to_come > Some(0), "{absent:#}");
+
     // What is there and cannot be read is not still to come, also where something else is.
     let path = |name: &str| folder.path().join(name);
     let index = "unet/diffusion_pytorch_model.safetensors.index.json";

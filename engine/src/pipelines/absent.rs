@@ -1,10 +1,11 @@
 //! Parts whose weights are not all there yet: what their configurations say that there will be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kernels::{DType, TensorType};
-use loaders::safetensors::Limits;
-use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder};
+use loaders::safetensors::{Limits, read_header_of_part};
+use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder, Prefer, Source};
 
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::model::{Precision, TextPart};
@@ -65,26 +66,42 @@ impl PartWeights<'_> {
         let Some(absent) = self.absent.as_mut().filter(|_| problem.is_incomplete()) else {
             return Err(problem.into());
         };
-        let encoding = if self.precision == Precision::F32 { Encoding::F32 } else { Encoding::F16 };
         let folder = self.folder.part_folder(name)?;
+        let there = weights_there(&folder, prefer);
+        let encoding = match encoding_of(&there).await {
+            Some(encoding) => encoding,
+            None if self.precision == Precision::F32 => Encoding::F32,
+            None => Encoding::F16,
+        };
         let checkpoint = Checkpoint::foretold(folder.label(), encoding, shapes()?);
         absent.push(Absent {
             part: name.to_owned(),
             problem,
             encoding,
             bytes: checkpoint.encodings().iter().map(|total| total.bytes).fold(0, u64::saturating_add),
-            bytes_there: bytes_there(&folder),
+            bytes_there: there.iter().map(|file| file.len()).fold(0, u64::saturating_add),
         });
         Ok(checkpoint)
     }
 }
 
-/// Bytes of the files with weights in a part's folder, also of those under the names that downloads have until they are whole.
-fn bytes_there(folder: &Folder) -> u64 {
-    let names = folder.list().unwrap_or_default();
-    let weights = names.iter().filter(|name| name.contains(".safetensors") && !name.contains(".json"));
-    let sizes = weights.filter_map(|name| Some(folder.open(name).ok()??.len()));
-    sizes.fold(0, u64::saturating_add)
+/// The files with weights in a part's folder, also those under the names that downloads have until they are whole; the preferred
+/// first.
+fn weights_there(folder: &Folder, prefer: Prefer) -> Vec<Arc<dyn Source>> {
+    let mut names = folder.list().unwrap_or_default();
+    names.retain(|name| name.contains(".safetensors") && !name.contains(".json"));
+    names.sort_by_key(|name| name.contains(".fp16.") != (prefer == Prefer::Fp16));
+    names.iter().filter_map(|name| folder.open(name).ok()?).collect()
+}
+
+/// How the largest tensor is stored of the first file whose header is there.
+async fn encoding_of(files: &[Arc<dyn Source>]) -> Option<Encoding> {
+    for file in files {
+        if let Ok(header) = read_header_of_part(&**file, &Limits::default()).await {
+            return header.tensors.iter().max_by_key(|tensor| tensor.bytes).map(|tensor| tensor.encoding);
+        }
+    }
+    None
 }
 
 pub(super) fn text_shapes(part: &TextPart, config: &ClipTextConfig) -> Result<Shapes, Error> {

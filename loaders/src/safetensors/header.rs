@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::json::{RawTensor, parse_header};
+use super::json::{RawHeader, RawTensor, parse_header};
 use super::{Encoding, Limits};
 use crate::terminal::escaped;
 use crate::{Error, Source, read_range};
@@ -40,6 +40,24 @@ pub struct TensorInfo {
 ///   `limits`; [`Error::Io`]
 /// # Source  format section of the safetensors README
 pub async fn read_header(source: &dyn Source, limits: &Limits) -> Result<Header, Error> {
+    let (raw, data_start) = read_raw(source, limits).await?;
+    // Both are at most the file's size.
+    let data_bytes = source.len().saturating_sub(data_start);
+    let tensors = place_tensors(source.label(), raw.tensors, data_start, Some(data_bytes))?;
+    Ok(Header { tensors, metadata: raw.metadata })
+}
+
+/// [`read_header`] of a file that may end anywhere after its header, as one does that is still being downloaded.
+///
+/// # Errors  as [`read_header`]
+pub async fn read_header_of_part(source: &dyn Source, limits: &Limits) -> Result<Header, Error> {
+    let (raw, data_start) = read_raw(source, limits).await?;
+    let tensors = place_tensors(source.label(), raw.tensors, data_start, None)?;
+    Ok(Header { tensors, metadata: raw.metadata })
+}
+
+/// What a header says, and where the data behind it begins.
+async fn read_raw(source: &dyn Source, limits: &Limits) -> Result<(RawHeader, u64), Error> {
     let file = source.label();
     let start = read_range(source, 0, source.len().min(PREFIX_BYTES.saturating_add(1))).await?;
     if start.get(8) != Some(&b'{') {
@@ -76,12 +94,7 @@ pub async fn read_header(source: &dyn Source, limits: &Limits) -> Result<Header,
             .map_or("nothing".into(), |c| format!("'{}'", escaped(c.encode_utf8(&mut [0; 4]))));
         return Err(Error::malformed(file, "header", "'{' first", found));
     }
-    let raw = parse_header(file, json, limits)?;
-    // Both are at most the file's size.
-    let data_start = PREFIX_BYTES.saturating_add(header_bytes);
-    let data_bytes = source.len().saturating_sub(data_start);
-    let tensors = place_tensors(file, raw.tensors, data_start, data_bytes)?;
-    Ok(Header { tensors, metadata: raw.metadata })
+    Ok((parse_header(file, json, limits)?, PREFIX_BYTES.saturating_add(header_bytes)))
 }
 
 /// Names the formats that are mistaken for safetensors, by the first bytes of a file that has no '{' at 8.
@@ -99,12 +112,12 @@ fn refuse_other_formats(file: &str, start: &[u8]) -> Result<(), Error> {
     Err(Error::unsupported(file, what, hint))
 }
 
-/// Checks that the tensors fill `data_bytes` without a hole or an overlap, each as its shape says.
+/// Checks that the tensors fill `data_bytes`, if they are known, without a hole or an overlap, each as its shape says.
 fn place_tensors(
     file: &str,
     raw: BTreeMap<String, RawTensor>,
     data_start: u64,
-    data_bytes: u64,
+    data_bytes: Option<u64>,
 ) -> Result<Vec<TensorInfo>, Error> {
     let mut raw: Vec<_> = raw.into_iter().collect();
     raw.sort_by_key(|(_, tensor)| tensor.offsets);
@@ -125,7 +138,7 @@ fn place_tensors(
                 format!("bytes {begin}..{end}"),
             ));
         }
-        if end > data_bytes {
+        if let Some(data_bytes) = data_bytes.filter(|data_bytes| end > *data_bytes) {
             return Err(Error::incomplete(
                 file,
                 format!("tensor '{}'", escaped(&name)),
@@ -144,7 +157,7 @@ fn place_tensors(
         tensors.push(TensorInfo { name, encoding, shape, offset: data_start.saturating_add(begin), bytes });
         reached = end;
     }
-    if reached != data_bytes {
+    if let Some(data_bytes) = data_bytes.filter(|data_bytes| reached != *data_bytes) {
         return Err(Error::malformed(
             file,
             "end",

@@ -11,7 +11,7 @@ mod json;
 mod writer;
 
 pub use encoding::Encoding;
-pub use header::{Header, TensorInfo, read_header};
+pub use header::{Header, TensorInfo, read_header, read_header_of_part};
 pub use writer::{Data, Tensor, to_bytes, write};
 
 pub(crate) use json::string_map;

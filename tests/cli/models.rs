@@ -245,6 +245,15 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     let to_come = absent["weight_bytes"].as_u64().map(|all| all.saturating_sub(there as u64));
     assert_eq!((&absent["assumed"], absent["bytes_to_come"].as_u64()), (&"F32".into(), to_come));
     assert!(to_come > Some(0), "{absent:#}");
+    // Beside one in f16 it is the one that --precision prefers.
+    std::fs::write(wide.with_extension("fp16.safetensors.incomplete"), half).expect("written");
+    for (precision, assumed, there) in [("auto", "F16", half.len()), ("f32", "F32", there)] {
+        let (_, plan, _) = planned(&["-m", "wide", "--precision", precision]);
+        let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
+        assert_eq!(absent["assumed"], assumed);
+        let to_come = absent["weight_bytes"].as_u64().map(|all| all.saturating_sub(there as u64));
+        assert_eq!(absent["bytes_to_come"].as_u64(), to_come, "{absent:#}");
+    }
 
     // What is there and cannot be read is not still to come, also where something else is.
     let path = |name: &str| folder.path().join(name);

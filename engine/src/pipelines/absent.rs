@@ -85,13 +85,17 @@ impl PartWeights<'_> {
     }
 }
 
-/// The files with weights in a part's folder, also those under the names that downloads have until they are whole; the preferred
-/// first.
+/// The files with weights in a part's folder, also those under the names that downloads have until they are whole: those of the
+/// preferred kind, or of the other if there are none.
 fn weights_there(folder: &Folder, prefer: Prefer) -> Vec<Arc<dyn Source>> {
-    let mut names = folder.list().unwrap_or_default();
-    names.retain(|name| name.contains(".safetensors") && !name.contains(".json"));
-    names.sort_by_key(|name| name.contains(".fp16.") != (prefer == Prefer::Fp16));
-    names.iter().filter_map(|name| folder.open(name).ok()?).collect()
+    let names = folder.list().unwrap_or_default();
+    let names = names.iter().filter(|name| name.contains(".safetensors") && !name.contains(".json"));
+    let (fp16, full): (Vec<&String>, Vec<&String>) = names.partition(|name| name.contains(".fp16."));
+    let kinds = if prefer == Prefer::Fp16 { [fp16, full] } else { [full, fp16] };
+    let there = kinds.map(|names| -> Vec<Arc<dyn Source>> {
+        names.into_iter().filter_map(|name| folder.open(name).ok()?).collect()
+    });
+    there.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
 }
 
 /// How the largest tensor is stored of the first file whose header is there.

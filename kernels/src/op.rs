@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Add;
 use std::sync::Arc;
 
 use crate::check::Class;
@@ -332,21 +333,36 @@ pub struct Cost {
     pub flops: u64,
     /// Bytes read and written once each.
     pub bytes: u64,
+    /// Operations besides, on columns that tiles have and the result has not: they take time and give nothing.
+    pub idle_flops: u64,
 }
 
 impl Cost {
     /// Floating-point operations that adapters do while they move a byte: about as many on llvmpipe, dozens on GPUs.
     const FLOPS_PER_BYTE: u64 = 8;
 
-    /// What time goes by: floating-point operations, or as many as adapters do while they move the bytes, whichever is more.
+    /// What time goes by: floating-point operations, idle ones among them, or as many as adapters do while they move the bytes,
+    /// whichever is more.
     pub fn work(&self) -> u64 {
-        self.flops.max(Self::FLOPS_PER_BYTE * self.bytes)
+        (self.flops + self.idle_flops).max(Self::FLOPS_PER_BYTE * self.bytes)
     }
 
     /// The cost of `flops` on operands and a result of these types.
     pub fn new(flops: u64, inputs: &[TensorType], output: &TensorType) -> Self {
         let bytes = inputs.iter().map(TensorType::bytes).sum::<u64>() + output.bytes();
-        Cost { flops, bytes }
+        Cost { flops, bytes, idle_flops: 0 }
+    }
+}
+
+impl Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost {
+            flops: self.flops + other.flops,
+            bytes: self.bytes + other.bytes,
+            idle_flops: self.idle_flops + other.idle_flops,
+        }
     }
 }
 
@@ -433,8 +449,9 @@ mod tests {
 
     #[test]
     fn moving_bytes_is_work() {
-        assert_eq!(Cost { flops: 0, bytes: 100 }.work(), 800);
-        assert_eq!(Cost { flops: 1_000, bytes: 10 }.work(), 1_000);
+        assert_eq!(Cost { flops: 0, bytes: 100, idle_flops: 10 }.work(), 800);
+        assert_eq!(Cost { flops: 1_000, bytes: 10, idle_flops: 0 }.work(), 1_000);
+        assert_eq!(Cost { flops: 1_000, bytes: 10, idle_flops: 9_000 }.work(), 10_000);
     }
 
     #[test]

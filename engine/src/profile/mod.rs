@@ -128,7 +128,7 @@ impl Total {
             calls: sum.calls + total.calls,
             dispatches: sum.dispatches + total.dispatches,
             ns: sum.ns + total.ns,
-            cost: Cost { flops: sum.cost.flops + total.cost.flops, bytes: sum.cost.bytes + total.cost.bytes },
+            cost: sum.cost + total.cost,
             ns_at_roof: sum.ns_at_roof + total.ns_at_roof,
             ..sum
         })
@@ -226,7 +226,7 @@ mod tests {
             kernel,
             inputs: Vec::new(),
             output: TensorType::f32([1]),
-            cost: Cost { flops: 100, bytes: 40 },
+            cost: Cost { flops: 100, bytes: 40, idle_flops: 0 },
             dispatches: ns.iter().map(dispatch).collect(),
         }
     }
@@ -259,7 +259,7 @@ mod tests {
             calls: 2,
             dispatches: 3,
             ns: 35.0,
-            cost: Cost { flops: 200, bytes: 80 },
+            cost: Cost { flops: 200, bytes: 80, idle_flops: 0 },
             ns_at_roof: 40.0,
         };
         assert_eq!(totals[0], conv);

@@ -1,7 +1,7 @@
 //! The shaders that [`MatMul`](super::MatMul) and [`Conv2d`](super::Conv2d) share: `wgsl/matmul_*.wgsl`.
 
 use super::Epilogue;
-use crate::op::{Bind, Caps, Dispatch, Operand, Subgroups, Variant, fold_grid};
+use crate::op::{Bind, Caps, Cost, Dispatch, Operand, Subgroups, Variant, fold_grid};
 use crate::types::{DType, LANES, TensorType};
 use crate::wgsl::{COOPERATIVE, Shader};
 
@@ -143,6 +143,22 @@ impl Algorithm {
                 [x, y, quads.div_ceil(columns / LANES) as u32]
             }
         }
+    }
+}
+
+/// What it costs to sum `terms` products for each of `rows` and `columns`: tiles have whole numbers of columns.
+pub(super) fn cost(
+    rows: usize,
+    columns: usize,
+    terms: usize,
+    inputs: &[TensorType],
+    output: &TensorType,
+) -> Cost {
+    let flops = |columns: usize| 2 * (rows * terms * columns) as u64;
+    let needed = flops(columns);
+    Cost {
+        idle_flops: flops(columns.next_multiple_of(COLUMNS)) - needed,
+        ..Cost::new(needed, inputs, output)
     }
 }
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::bands::aligned_rows;
-use super::contraction::{Band, Contraction};
+use super::contraction::{self, Band, Contraction};
 use super::{
     Activation, Epilogue, MatMul, check_count, check_float, check_shape, check_whole, f16, f32, shape_error,
 };
@@ -251,7 +251,7 @@ impl Op for Conv2d {
         let y = self.infer(inputs).expect("inferred");
         let [kernel_height, kernel_width, _, columns] = extents(&inputs[1]);
         let terms = kernel_height * kernel_width * inputs[0].channels();
-        Cost::new(2 * (y.rows() * columns * terms) as u64, inputs, &y)
+        contraction::cost(y.rows(), columns, terms, inputs, &y)
     }
 
     fn class(&self, inputs: &[TensorType]) -> Class {
@@ -381,6 +381,25 @@ mod tests {
             }
         }
         assert_eq!(next, y.rows());
+    }
+
+    /// The last convolution of a decoder has three channels.
+    #[test]
+    fn columns_that_a_tile_has_and_a_result_has_not_are_work() {
+        let types = |columns| [f32([1, 128, 128, 32]), f32([3, 3, 32, columns])];
+        // A fifth of 0.6 GFLOP.
+        let caps = Caps { max_dispatch_flops: 120_000_000, ..Caps::webgpu() };
+        let dispatches = |columns| {
+            let variants = Conv2d::default().variants(&types(columns), &caps).expect("fits");
+            variants.iter().map(|variant| variant.dispatches.len()).collect::<Vec<_>>()
+        };
+        for columns in [3, 64] {
+            assert!(dispatches(columns).iter().all(|count| *count >= 5), "{:?}", dispatches(columns));
+        }
+        let work = |columns| Conv2d::default().cost(&types(columns)).work();
+        let whole = 2 * 126 * 126 * 9 * 32 * 64;
+        assert_eq!([work(3), work(64), work(65)], [whole, whole, 2 * whole]);
+        assert_eq!(Conv2d::default().cost(&types(3)).flops, whole / 64 * 3);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::bands::working_bands;
-use super::contraction::{Band, Contraction};
+use super::contraction::{self, Band, Contraction};
 use super::{Epilogue, check_count, check_float, check_whole, f16, f32, shape_error};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
@@ -240,7 +240,7 @@ impl Op for MatMul {
     fn cost(&self, inputs: &[TensorType]) -> Cost {
         let e = self.extents(&inputs[0], &inputs[1]);
         let y = self.epilogue.result(inputs[0].dtype, [e.batch * e.m, self.epilogue.outputs(e.n)]);
-        Cost::new(2 * (e.batch * e.m * e.k * e.n) as u64, inputs, &y)
+        contraction::cost(e.batch * e.m, e.n, e.k, inputs, &y)
     }
 
     fn class(&self, inputs: &[TensorType]) -> Class {
@@ -388,6 +388,9 @@ mod tests {
         };
         assert!(dispatches(64).iter().all(|count| *count > 1));
         assert_eq!(dispatches(3), dispatches(64));
+        // Submissions are filled by this.
+        let work = |n| MatMul::default().cost(&[f32([1, 10_000, 1000]), f32([1, 1000, n])]).work();
+        assert_eq!([work(3), work(64), work(65)], [1_280_000_000, 1_280_000_000, 2_560_000_000]);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Op for Slice {
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
         let y = self.infer(inputs).expect("inferred");
-        Cost { flops: 0, bytes: 2 * y.bytes() }
+        Cost { bytes: 2 * y.bytes(), ..Cost::default() }
     }
 
     fn class(&self, _: &[TensorType]) -> Class {

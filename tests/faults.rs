@@ -9,6 +9,7 @@ use engine::device::{DeviceError, FaultPlan, Gpu, GpuOptions, Program};
 use engine::graph::{Graph, Rate};
 use engine::pipelines::{Model, Pipeline, Precision};
 use engine::plan::{Choice, build_plan};
+use engine::validate::Cases;
 use engine::{Error, ErrorKind};
 use kernels::ops::MatMul;
 use kernels::{HostTensor, TensorType};
@@ -224,4 +225,25 @@ fn a_device_that_does_not_do_its_last_work_is_found_out() {
     gpu.arm(FaultPlan { skip_submission: Some(submissions - 2), ..FaultPlan::default() });
     let error = drawn(&mut pipeline).expect_err("the canary's dispatch is skipped");
     assert!(error.to_string().contains("left no trace"), "{error}");
+}
+
+/// All variants of a recorded case write to one buffer: each has to write all of it, whatever the one before left there.
+#[test]
+fn a_variant_of_a_recorded_case_that_does_nothing_fails() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let cases = block_on(Cases::open(&fixture("cases/torch.json"))).expect("a fixture");
+    let run = |index| block_on(cases.run(&gpu, index)).expect("it runs");
+    let index = (0..cases.len()).find(|index| run(*index).op == "linear").expect("one of torch's functions");
+    gpu.arm(FaultPlan::default());
+    let variants = run(index).result.expect("it is ours").len();
+    let [_, submissions] = gpu.counts();
+    let mut failures = 0;
+    for skipped in 0..submissions {
+        gpu.arm(FaultPlan { skip_submission: Some(skipped), ..FaultPlan::default() });
+        let failed = run(index).result.expect("it is ours");
+        failures += failed.iter().filter(|(_, comparison)| !comparison.pass).count();
+    }
+    println!("{variants} variants, {failures} of {submissions} submissions left undone: a failure");
+    // Of each, its dispatch and what brings its result back.
+    assert!(variants > 1 && failures >= 2 * variants);
 }

@@ -283,6 +283,20 @@ fn latents_of_every_sampler_are_foretold() {
     }
 }
 
+/// Of two text encoders one leaves the device before the other comes.
+#[test]
+fn a_limit_that_was_foretold_for_two_text_encoders_is_enough() {
+    let model = || block_on(Model::open(&fixture("pipelines/sdxl_layout/model"), None, Precision::F32));
+    let request = Request { size: PixelSize { width: 32, height: 32 }, ..request("euler", 7) };
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let mut pipeline = Pipeline::new(gpu, model().expect("sound"));
+    pipeline.limit(Some(1));
+    let budget = pipeline.budget(&request).expect("sound");
+    let options = GpuOptions::default();
+    within_with(options, model().expect("sound"), Some(budget.peak_bytes), None, &request)
+        .expect("it was there before");
+}
+
 /// Fills `folder` with the built-in model, whose scheduler clips here.
 fn clipping(folder: &Path) {
     copy_folder(&workspace().join("cli/builtin/model"), folder);

@@ -12,10 +12,10 @@ use engine::pipelines::{GuidanceScale, Model, Pipeline, PixelSize, Precision, Re
 use engine::plan::{Choice, Plan, build_plan};
 use engine::profile::ProfileOptions;
 use engine::tuning::{Choices, Identity, Task, Tuned, Tuner, infer_tasks, key, read_choices};
-use engine::validate::{Against, validate_task};
+use engine::validate::{Against, Verdict, validate_task};
 use kernels::check::Class;
 use kernels::ops::{MatMul, Scale};
-use kernels::{Attributes, Caps, Case, Cost, HostTensor, Op, OpError, TensorType, Variant};
+use kernels::{Attributes, Caps, Case, Cost, Dispatch, HostTensor, Op, OpError, TensorType, Variant};
 use loaders::{BytesSource, Config, Error, create_folder, write_bytes};
 use photogram_tests::{fixture, gpu_with};
 use pollster::block_on;
@@ -86,6 +86,128 @@ impl Op for Doubled {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// Twice `x` of 8192 rows of 33 values, for so much that it is compared by samples where it has some: every 2,128 elements, 16 of
+/// them. One of its variants gives `factor` times `x` in the rows `wrong`.
+#[derive(Clone, Debug)]
+struct Large {
+    wrong: Range<usize>,
+    factor: f64,
+    has_samples: bool,
+    /// Whether the wrong variant is the first, which others are compared with.
+    is_first: bool,
+}
+
+impl Large {
+    const ROWS: usize = 8192;
+    /// Rows without a sample.
+    const UNSEEN: Range<usize> = 16..32;
+
+    fn wrong_in(wrong: Range<usize>) -> Self {
+        assert!(wrong.start.is_multiple_of(16) && wrong.end.is_multiple_of(16), "rows that can be bound");
+        Large { wrong, factor: 3.0, has_samples: true, is_first: false }
+    }
+
+    fn task(&self) -> Task {
+        Task { op: Arc::new(self.clone()), inputs: vec![TensorType::f32([Self::ROWS, 33])], calls: 1 }
+    }
+
+    /// The dispatches that multiply rows of `x` by `factor`.
+    fn scaled(rows: Range<usize>, factor: f64, caps: &Caps) -> Result<Vec<Dispatch>, OpError> {
+        let part = TensorType::f32([rows.len(), 33]);
+        let variants = Scale { factor }.variants(std::slice::from_ref(&part), caps)?;
+        let mut dispatches = variants.into_iter().next().expect("it has one").dispatches;
+        let window = (rows.start as u64 * part.row_bytes(), part.bytes());
+        for bind in dispatches.iter_mut().flat_map(|dispatch| &mut dispatch.binds) {
+            bind.window = Some(window);
+        }
+        Ok(dispatches)
+    }
+}
+
+impl Op for Large {
+    fn name(&self) -> &'static str {
+        "large"
+    }
+
+    fn attributes(&self) -> Attributes {
+        Vec::new()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<TensorType, OpError> {
+        DOUBLE.infer(inputs)
+    }
+
+    fn reference(&self, inputs: &[&HostTensor]) -> HostTensor {
+        DOUBLE.reference(inputs)
+    }
+
+    fn reference_at(&self, inputs: &[&HostTensor], positions: &[usize]) -> Option<Vec<f32>> {
+        let at = |position: &usize| 2.0 * inputs[0].data()[*position];
+        self.has_samples.then(|| positions.iter().map(at).collect())
+    }
+
+    fn variants(&self, _: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        let mut dispatches = Vec::new();
+        for (rows, factor) in
+            [(0..self.wrong.start, 2.0), (self.wrong.clone(), self.factor), (self.wrong.end..Self::ROWS, 2.0)]
+        {
+            dispatches.extend(Self::scaled(rows, factor, caps)?);
+        }
+        let wrong = Variant { name: "large_wrong", dispatches, scratch: Vec::new() };
+        let dispatches = Self::scaled(0..Self::ROWS, 2.0, caps)?;
+        let right = Variant { name: "large_right", dispatches, scratch: Vec::new() };
+        Ok(if self.is_first { vec![wrong, right] } else { vec![right, wrong] })
+    }
+
+    fn cost(&self, inputs: &[TensorType]) -> Cost {
+        Cost { flops: 1 << 29, ..DOUBLE.cost(inputs) }
+    }
+
+    fn class(&self, inputs: &[TensorType]) -> Class {
+        DOUBLE.class(inputs)
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        Vec::new()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[test]
+fn a_wrong_row_of_a_large_result_is_found() {
+    let Some(gpu) = gpu() else { return };
+    let validated = |large: &Large| block_on(validate_task(&gpu, &large.task())).expect("it runs");
+    // Anywhere that samples are, and where there are no samples, for then all is computed.
+    let seen = Large::wrong_in(1024..1040);
+    let whole = Large { has_samples: false, ..Large::wrong_in(Large::UNSEEN) };
+    for large in [&seen, &whole] {
+        let verdicts = validated(large);
+        assert_eq!(verdicts.len(), 4, "one for each kind of input");
+        for verdict in verdicts {
+            assert!(verdict.variant == "large_wrong" && !verdict.pass(), "{large:?}: {verdict:?}");
+        }
+    }
+    // Between samples nothing is known; what follows is of use only while that is so.
+    assert!(validated(&Large::wrong_in(Large::UNSEEN)).iter().all(Verdict::pass));
+}
+
+#[test]
+fn what_samples_do_not_see_is_compared_with_the_first_right_variant() {
+    let Some(gpu) = gpu() else { return };
+    let wrong = |large: &Large| -> Vec<bool> {
+        let tuned = block_on(Tuner::new(gpu.clone()).tune(&large.task())).expect("it runs");
+        assert_eq!(tuned.against, Against::Samples);
+        tuned.variants.iter().map(|variant| variant.wrong.is_some()).collect()
+    };
+    let large = Large::wrong_in(Large::UNSEEN);
+    assert_eq!(wrong(&large), [false, true]);
+    // The first is compared with nothing there, but its values are finite.
+    assert_eq!(wrong(&Large { factor: f64::from(f32::MAX), is_first: true, ..large }), [true, false]);
 }
 
 fn planned(op: impl Op, inputs: &[TensorType], gpu: &Gpu, choice: Choice<'_>) -> Plan {

@@ -1,6 +1,7 @@
 //! What lies in the folder of caches.
 
 use std::process::Output;
+use std::time::{Duration, SystemTime};
 
 use engine::device::AdapterChoice;
 use engine::device::Gpu;
@@ -107,9 +108,16 @@ fn stored_pipelines_are_written_once_and_anew_where_they_changed() {
     let written = path.metadata().and_then(|file| file.modified()).expect("a time");
     assert!(!refused(&draw()));
     assert_eq!(path.metadata().and_then(|file| file.modified()).expect("a time"), written);
+    // What processes left that were killed while they wrote here goes as it is written anew.
+    let [old, fresh] = [".photogram-old.tmp", ".photogram-fresh.tmp"].map(|name| path.with_file_name(name));
+    for (path, days) in [(&old, 2), (&fresh, 0)] {
+        let file = std::fs::File::create(path).expect("a file");
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60)).expect("a time");
+    }
     for changed in [&stored[..stored.len() - 1], b"", b"something else"] {
         std::fs::write(&path, changed).expect("written");
         assert!(refused(&draw()));
         assert_eq!(std::fs::read(&path).expect("written"), stored);
     }
+    assert_eq!((old.exists(), fresh.exists()), (false, true));
 }

@@ -167,7 +167,7 @@ mod tests {
     use std::sync::Arc;
 
     use ::kernels::TensorType;
-    use ::kernels::ops::{Activate, Activation};
+    use ::kernels::ops::MatMul;
     use engine::device::{AdapterChoice, FaultPlan};
     use engine::tuning::{Identity, read_choices};
 
@@ -179,8 +179,8 @@ mod tests {
         let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
             return println!("skipped: no adapter");
         };
-        let op = Arc::new(Activate(Activation::Silu));
-        let tasks = [Task { op, inputs: vec![TensorType::f32([4, 64])], calls: 1 }];
+        let inputs = vec![TensorType::f32([4, 64]), TensorType::f32([64, 64])];
+        let tasks = [Task { op: Arc::new(MatMul::default()), inputs, calls: 1 }];
         let identity = Identity::of(&gpu);
         // The variant, whether it was right, and who is distrusted later, where the device leaves a submission undone.
         let after = |skip_submission: Option<u64>| {
@@ -193,6 +193,9 @@ mod tests {
             let later = pollster::block_on(read_choices(&path, &identity));
             let distrusted =
                 later.map_or(Vec::new(), |choices| choices.distrusted().map(str::to_owned).collect());
+            // What was passed over is not tried again.
+            assert_eq!(checked.len(), 1 + distrusted.len());
+            assert!(checked.len() == 1 || checked[1].variant() != checked[0].variant());
             (checked[0].variant(), checked[0].is_right(), distrusted)
         };
         let (variant, right, none) = after(None);

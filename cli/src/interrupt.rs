@@ -11,15 +11,30 @@ static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Ends the program on Ctrl-C, SIGTERM and SIGHUP, whatever it waits for: neither a GPU's answer nor a disk's can be cancelled.
 pub(crate) fn install() {
-    let installed = ctrlc::try_set_handler(|| {
-        let _abandoned = loaders::abandon_writes();
-        if let Some(bar) = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-        end(Code::Interrupted as i32);
-    });
-    // Refused where a signal is ignored already (nohup); Ctrl-C then ends the program as it ends any.
-    drop(installed);
+    if ctrlc::try_set_handler(stop).is_err() {
+        install_for_termination();
+    }
+}
+
+/// ctrlc takes all of the signals or none, and none where one of them is ignored: SIGINT of what a script runs in the
+/// background, SIGHUP under nohup. Those stay ignored, and SIGTERM, which nobody ignores, is taken alone; of SIGINT and
+/// SIGHUP the other ends the program as it ends any.
+#[cfg(unix)]
+fn install_for_termination() {
+    if let Ok(mut signals) = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]) {
+        std::thread::spawn(move || signals.forever().take(1).for_each(|_| stop()));
+    }
+}
+
+#[cfg(not(unix))]
+fn install_for_termination() {}
+
+fn stop() {
+    let _abandoned = loaders::abandon_writes();
+    if let Some(bar) = DRAWN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bar.finish_and_clear();
+    }
+    end(Code::Interrupted as i32);
 }
 
 /// Ends the process without what usually runs at its end: a driver's handlers would meet its own threads at work, or wait for

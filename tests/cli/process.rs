@@ -173,6 +173,39 @@ fn an_interruption_at_any_time_is_one() {
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
 
+/// A shell starts what it runs in the background like this.
+#[cfg(unix)]
+#[test]
+fn termination_is_an_interruption_also_where_ctrl_c_is_ignored() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    let child = std::process::Command::new("sh")
+        .args(["-c", "trap '' INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_photogram")])
+        .args(["generate", "-p", "x", "-m", "model", "--steps", "3", "-b", "100000", "-o", "out.png", "-q"])
+        .current_dir(folder.path())
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the shell starts");
+    let send = |signal: &str| {
+        std::thread::sleep(Duration::from_secs(1));
+        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+    };
+    send("-INT");
+    // It goes on.
+    send("-TERM");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let is_temporary =
+        |path: &&std::path::PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
+    assert_eq!(names(folder.path()).iter().find(is_temporary), None);
+}
+
 #[test]
 fn help_teaches() {
     for words in [

@@ -7,6 +7,7 @@ use engine::pipelines::{PixelSize, Room};
 use engine::samplers::SamplerError;
 use engine::validate::ValidateError;
 use engine::{Error, ErrorKind};
+use kernels::DType;
 use loaders::terminal::escaped;
 
 use crate::tables::bytes;
@@ -124,7 +125,9 @@ fn hint(error: &Error) -> Option<String> {
                 .to_owned(),
         ),
         Error::Device(DeviceError::OutOfMemory { held, .. }) => Some(held_hint(*held)),
-        Error::NoRoom { least, size, smaller, .. } => Some(room_hint(*size, *least, smaller.as_ref())),
+        Error::NoRoom { least, size, smaller, dtype, .. } => {
+            Some(room_hint(*size, *least, smaller.as_ref(), *dtype))
+        }
         Error::Plan(_) => Some("a smaller --width and --height may fit".to_owned()),
         Error::NotFinite { .. } => {
             Some("either weights are not finite, or f16 overflows, which --precision f32 does not".to_owned())
@@ -133,14 +136,15 @@ fn hint(error: &Error) -> Option<String> {
     }
 }
 
-/// What there is room for, where a picture of `size` takes `least` bytes.
-pub(crate) fn room_hint(size: PixelSize, least: u64, smaller: Option<&Room>) -> String {
+/// What there is room for, where a picture of `size` with a denoiser in `dtype` takes `least` bytes.
+pub(crate) fn room_hint(size: PixelSize, least: u64, smaller: Option<&Room>, dtype: DType) -> String {
     let needs = format!("{size} needs --max-vram {}", flag_size(least, u64::div_ceil));
-    match smaller {
-        Some(Room { size, peak_bytes }) => format!("{size} would fit in {}; {needs}", bytes(*peak_bytes)),
-        None => {
-            format!("{needs}; no smaller size would fit; what runs in f32 takes less with --precision f16")
+    match (smaller, dtype) {
+        (Some(Room { size, peak_bytes }), _) => {
+            format!("{size} would fit in {}; {needs}", bytes(*peak_bytes))
         }
+        (None, DType::F32) => format!("{needs}; no smaller size would fit; --precision f16 takes less"),
+        (None, _) => format!("{needs}; no smaller size would fit"),
     }
 }
 
@@ -212,12 +216,17 @@ mod tests {
         let size = PixelSize { width: 512, height: 256 };
         let smaller = Room { size: PixelSize { width: 384, height: 192 }, peak_bytes: 5 << 28 };
         let least = (1946 << 20) - 1;
-        let error = Error::NoRoom { limit: 1, least, phase: "decoder".into(), size, smaller: Some(smaller) };
+        let (phase, dtype) = ("decoder".into(), DType::F32);
+        let error = Error::NoRoom { limit: 1, least, phase, size, smaller: Some(smaller), dtype };
         let hint = Failure::from(error).hint;
         assert_eq!(hint.as_deref(), Some("384x192 would fit in 1.2 GiB; 512x256 needs --max-vram 1946M"));
         assert_eq!(
-            room_hint(size, (100 << 20) - 1, None),
-            "512x256 needs --max-vram 102400K; no smaller size would fit; what runs in f32 takes less with --precision f16"
+            room_hint(size, (100 << 20) - 1, None, DType::F32),
+            "512x256 needs --max-vram 102400K; no smaller size would fit; --precision f16 takes less"
+        );
+        assert_eq!(
+            room_hint(size, (100 << 20) - 1, None, DType::F16),
+            "512x256 needs --max-vram 102400K; no smaller size would fit"
         );
         let full = |held| {
             Failure::from(DeviceError::OutOfMemory { label: "x".into(), bytes: 9, held }).hint.unwrap()

@@ -1,6 +1,6 @@
 //! Everything that can keep a picture from being made, and what kind of failure each is.
 
-use kernels::OpError;
+use kernels::{DType, OpError};
 
 use crate::device::DeviceError;
 use crate::graph::GraphError;
@@ -50,6 +50,8 @@ pub enum Error {
         size: PixelSize,
         /// What there is room for instead.
         smaller: Option<Room>,
+        /// How the denoiser's activations are stored.
+        dtype: DType,
     },
     /// Values that are infinite or not a number.
     #[error("{stage}: {count} of {total} values are not finite")]

@@ -229,7 +229,15 @@ fn an_autoencoder_that_leaves_the_range_of_f16_runs_in_f32() {
         let plan = run(folder.path(), &[&["plan", "--json", "--max-vram", "1K"], &shape[..]].concat());
         let plan: Value = serde_json::from_slice(&plan.stdout).expect("JSON");
         let least = ["peak_bytes", "peak_bytes_in_f32"].map(|key| plan[key].as_u64().expect("bytes"));
-        let limit = format!("{}K", least[0].max(least[1]).div_ceil(1024));
+        let [narrow, wide] = least.map(|bytes| bytes.div_ceil(1024));
+        assert!(narrow < wide, "{plan:#}");
+        for (limit, may_not) in [(narrow, true), (wide, false)] {
+            let plan = ["plan", "--max-vram", &format!("{limit}K")];
+            let plan = text(&succeed(folder.path(), &[&plan, &shape[..]].concat()).stdout);
+            let verdict = plan.lines().find(|line| line.starts_with("yes, within ")).expect("a verdict");
+            assert_eq!(verdict.ends_with(", unless the autoencoder overflows f16"), may_not, "{verdict}");
+        }
+        let limit = format!("{wide}K");
         let words = ["generate", "-p", "x", "--max-vram", &limit];
         let output = succeed(folder.path(), &[&words, &shape[..]].concat());
         assert!(text(&output.stderr).contains("it runs in f32 from here on"), "{output:?}");
@@ -410,6 +418,14 @@ fn the_first_operation_that_gives_no_number_is_named() {
         text_encoder.starts_with("error: text_encoder, text_encoder.final_layer_norm (layer_norm"),
         "{text_encoder}"
     );
+    // The pooled prompt, which no context has.
+    copy_folder(&folder.path().join("xl"), &folder.path().join("bad-pooled"));
+    let weights = folder.path().join("bad-pooled/text_encoder_2/model.safetensors");
+    edit(&weights, |parts| parts.fill("text_projection.weight", 0xff));
+    let output = run(folder.path(), &["generate", "-m", "bad-pooled", "-p", "x", "--steps", "1"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{stderr}");
+    assert!(stderr.starts_with("error: text_encoder_2, text_encoder_2.text_projection (matmul"), "{stderr}");
 }
 
 #[test]

@@ -37,6 +37,11 @@ fn operations_that_torch_recorded_pass_or_say_why_they_are_skipped() {
     assert!(cases.len() > 60 && named(&cases, "pass").len() + SKIPPED.len() == cases.len(), "{cases:#?}");
     assert_eq!(named(&cases, "skipped"), SKIPPED);
     assert!(cases.iter().all(|case| (case["verdict"] == "skipped") == case["reason"].is_string()));
+    // More than one way is tried on every adapter.
+    for op in ["linear", "conv2d"] {
+        let case = cases.iter().find(|case| case["op"] == op).expect("one of torch's functions");
+        assert!(case["variants"].as_array().map(Vec::len) > Some(1), "{case:#}");
+    }
 
     // Each result spoiled by one value.
     edit(&folder.path().join("torch.safetensors"), |parts| {
@@ -56,6 +61,38 @@ fn operations_that_torch_recorded_pass_or_say_why_they_are_skipped() {
     assert_eq!(named(&cases, "skipped"), SKIPPED);
 }
 
+/// `slope * x + (1 - slope) * max(x, 0)` cancels beyond a slope of 1.
+#[test]
+fn slopes_that_would_cancel_are_skipped() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    for (slope, verdict) in [
+        (0.0, "pass"),
+        (0.5, "pass"),
+        (0.999, "pass"),
+        (1.0, "skipped"),
+        (1.5, "skipped"),
+        (1e4, "skipped"),
+        (-0.1, "skipped"),
+    ] {
+        let x = [-2.0_f32, -0.5, 0.0, 3.0];
+        let y = x.map(|x| if x < 0.0 { (slope * f64::from(x)) as f32 } else { x });
+        let tensors = [
+            Tensor { name: "x", shape: &[1, 4], data: Data::F32(&x) },
+            Tensor { name: "y", shape: &[1, 4], data: Data::F32(&y) },
+        ];
+        write(&path("case.safetensors"), &tensors, &Default::default()).expect("written");
+        let case = serde_json::json!([{ "name": "c", "op": "leaky_relu", "attributes": { "negative_slope": slope },
+            "inputs": { "input": "x" }, "outputs": ["y"] }]);
+        std::fs::write(path("case.json"), case.to_string()).expect("written");
+        let (code, cases) = validated(folder.path(), "case.json");
+        assert_eq!((code, &cases[0]["verdict"]), (Some(0), &verdict.into()), "{slope}: {cases:#?}");
+    }
+}
+
 #[test]
 fn what_is_not_finite_in_a_recording_is_counted() {
     if !has_adapter() {
@@ -63,9 +100,14 @@ fn what_is_not_finite_in_a_recording_is_counted() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
-    for (name, value) in [("one.json", f32::INFINITY), ("none.json", 1.0)] {
+    for (name, x, value) in [
+        ("one.json", [1.0, 3.0], f32::INFINITY),
+        ("none.json", [1.0, 3.0], 1.0),
+        ("alike.json", [f32::INFINITY, f32::INFINITY], f32::INFINITY),
+        ("unlike.json", [f32::INFINITY, 3.0], 1.0),
+    ] {
         let tensors = [
-            Tensor { name: "x", shape: &[1, 4], data: Data::F32(&[1.0, 2.0, 0.5, 3.0]) },
+            Tensor { name: "x", shape: &[1, 4], data: Data::F32(&[x[0], 2.0, 0.5, x[1]]) },
             Tensor { name: "y", shape: &[1, 4], data: Data::F32(&[value, 2.0, 0.5, value.max(3.0)]) },
         ];
         let file = path(name).with_extension("safetensors");
@@ -81,6 +123,9 @@ fn what_is_not_finite_in_a_recording_is_counted() {
     };
     assert_eq!(row("none.json"), "0 0 0 0 pass");
     assert_eq!(row("one.json"), "0 0 0 2 FAIL");
+    // Torch has infinities where their operands are; where we have the same, we agree.
+    assert_eq!(row("alike.json"), "0 0 0 0 pass");
+    assert_eq!(row("unlike.json"), "0 0 0 1 FAIL");
     let (code, cases) = validated(folder.path(), "one.json");
     assert_eq!((code, &cases[0]["variants"][0]["comparison"]["non_finite"]), (Some(1), &2.into()));
 }

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
     let message =
         format!("does not fit: {} at least, {} are allowed", bytes(facts.budget.peak_bytes), bytes(limit));
     let smaller = pipeline.largest_with_room(&request);
-    let hint = room_hint(request.size, facts.budget.peak_bytes, smaller.as_ref());
+    let hint = room_hint(request.size, facts.budget.peak_bytes, smaller.as_ref(), pipeline.dtype());
     Err(Failure::new(Code::OutOfMemory, message).with_hint(hint))
 }
 

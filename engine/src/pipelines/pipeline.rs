@@ -139,6 +139,7 @@ impl Pipeline {
                 phase: budget.peak_phase,
                 size: request.size,
                 smaller: self.largest_with_room(request),
+                dtype: self.dtype(),
             });
         }
         self.residency = budget.residency;

@@ -117,8 +117,7 @@ impl Total {
         self.calls += 1;
         self.dispatches += operation.dispatches.len();
         self.ns += operation.ns();
-        self.cost.flops += operation.cost.flops;
-        self.cost.bytes += operation.cost.bytes;
+        self.cost = self.cost + operation.cost;
         self.ns_at_roof += roof.ns(operation.cost);
     }
 
@@ -226,7 +225,7 @@ mod tests {
             kernel,
             inputs: Vec::new(),
             output: TensorType::f32([1]),
-            cost: Cost { flops: 100, bytes: 40, idle_flops: 0 },
+            cost: Cost { flops: 100, bytes: 40, idle_flops: 10 },
             dispatches: ns.iter().map(dispatch).collect(),
         }
     }
@@ -259,7 +258,7 @@ mod tests {
             calls: 2,
             dispatches: 3,
             ns: 35.0,
-            cost: Cost { flops: 200, bytes: 80, idle_flops: 0 },
+            cost: Cost { flops: 200, bytes: 80, idle_flops: 20 },
             ns_at_roof: 40.0,
         };
         assert_eq!(totals[0], conv);
@@ -289,6 +288,7 @@ mod tests {
         for totals in [section.by_kernel(&ROOF), section.by_layer(&ROOF, 2)] {
             assert_eq!(totals.iter().map(|total| total.ns).sum::<f64>(), 42.0);
             assert_eq!(totals.iter().map(|total| total.dispatches).sum::<usize>(), 4);
+            assert_eq!(totals.iter().fold(Cost::default(), |sum, total| sum + total.cost), total.cost);
         }
         assert_eq!(section.idle(), Duration::from_nanos(8));
         let busy = Section { host: HostTime { wall: Duration::from_nanos(1), ..section.host }, ..section };

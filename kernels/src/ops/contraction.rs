@@ -52,6 +52,8 @@ enum Algorithm {
 const COOPERATIVE_TILES: usize = 8;
 /// Columns of a workgroup without.
 const COLUMNS: usize = 64;
+/// Columns of the widest workgroup.
+const MOST_COLUMNS: usize = 128;
 /// Terms of k that a part of a split sum has at least: with fewer, writing and reading the parts' sums would not pay.
 const PART_TERMS: usize = 1536;
 /// The most parts of a sum.
@@ -107,7 +109,7 @@ impl Algorithm {
             Algorithm::Register => [32, COLUMNS],
             Algorithm::Broadcast => [16, COLUMNS],
             Algorithm::Tiled(rows) => [rows, COLUMNS],
-            Algorithm::Square => [2 * COLUMNS; 2],
+            Algorithm::Square => [MOST_COLUMNS; 2],
             Algorithm::Cooperative(tile, _) => [COOPERATIVE_TILES * tile as usize; 2],
         }
     }
@@ -146,7 +148,7 @@ impl Algorithm {
     }
 }
 
-/// What it costs to sum `terms` products for each of `rows` and `columns`: tiles have whole numbers of columns.
+/// What it costs to sum `terms` products for each of `rows` and `columns`; idle are those of the widest tile.
 pub(super) fn cost(
     rows: usize,
     columns: usize,
@@ -157,7 +159,7 @@ pub(super) fn cost(
     let flops = |columns: usize| 2 * (rows * terms * columns) as u64;
     let needed = flops(columns);
     Cost {
-        idle_flops: flops(columns.next_multiple_of(COLUMNS)) - needed,
+        idle_flops: flops(columns.next_multiple_of(MOST_COLUMNS)) - needed,
         ..Cost::new(needed, inputs, output)
     }
 }
@@ -168,8 +170,10 @@ impl Contraction<'_> {
         // The largest tile of which there are enough goes last; tiles that are too few go before, the larger the earlier.
         let small = Algorithm::Tiled(64);
         let sizes = [small, Algorithm::Tiled(128), Algorithm::Square];
+        // Half of a tile that is twice as wide as the result would be idle.
+        let is_wide = |tile: &Algorithm| matches!(tile, Algorithm::Square) && self.w().channels() <= COLUMNS;
         let (enough, few): (Vec<_>, Vec<_>) =
-            sizes.into_iter().partition(|tile| self.tiles(*tile) >= 2 * caps.cores);
+            sizes.into_iter().partition(|tile| self.tiles(*tile) >= 2 * caps.cores && !is_wide(tile));
         let tiled = few.into_iter().rev().chain(enough);
         let split = |algorithm| self.split(algorithm, caps);
         let whole = |algorithm| self.whole(algorithm, caps);
@@ -227,9 +231,10 @@ impl Contraction<'_> {
                 binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
                 let blocks = algorithm.blocks(rows / self.batches) * self.batches;
                 // Rows that cannot be bound from anywhere but their first are split by blocks all the same.
-                let most = match self.flops(rows) <= caps.max_dispatch_flops {
+                let flops = |rows| self.flops(algorithm, rows);
+                let most = match flops(rows) <= caps.max_dispatch_flops {
                     true => blocks,
-                    false => algorithm.blocks_within(caps.max_dispatch_flops, |rows| self.flops(rows)),
+                    false => algorithm.blocks_within(caps.max_dispatch_flops, flops),
                 };
                 let shader = &shader;
                 (0..blocks).step_by(most.max(1)).map(move |first_block| Dispatch {
@@ -253,7 +258,7 @@ impl Contraction<'_> {
         let long_enough = taps * slabs * PART_QUADS * LANES / PART_TERMS;
         let (rows, columns) = (self.y.rows(), w.channels());
         let tiles = self.tiles(algorithm).max(1);
-        if tiles > caps.cores / 2 || self.flops(rows) > caps.max_dispatch_flops {
+        if tiles > caps.cores / 2 || self.flops(algorithm, rows) > caps.max_dispatch_flops {
             return None;
         }
         let parts = (2 * caps.cores / tiles).min(MAX_PARTS).min(long_enough).min(slabs);
@@ -295,9 +300,9 @@ impl Contraction<'_> {
     }
 
     /// Floating-point operations that tiles do for `rows` rows of the result, for columns that there are not, too.
-    fn flops(&self, rows: usize) -> u64 {
+    fn flops(&self, algorithm: Algorithm, rows: usize) -> u64 {
         let w = self.w();
-        let columns = w.channels().next_multiple_of(COLUMNS);
+        let columns = w.channels().next_multiple_of(algorithm.tile()[1]);
         let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
         2 * (rows * taps * self.inputs[0].channels() * columns) as u64
     }

@@ -388,9 +388,23 @@ mod tests {
         };
         assert!(dispatches(64).iter().all(|count| *count > 1));
         assert_eq!(dispatches(3), dispatches(64));
-        // Submissions are filled by this.
+        // Submissions are filled by this, as if tiles were the widest.
         let work = |n| MatMul::default().cost(&[f32([1, 10_000, 1000]), f32([1, 1000, n])]).work();
-        assert_eq!([work(3), work(64), work(65)], [1_280_000_000, 1_280_000_000, 2_560_000_000]);
+        assert_eq!([3, 64, 128, 129].map(work), [2_560_000_000, 2_560_000_000, 2_560_000_000, 5_120_000_000]);
+    }
+
+    #[test]
+    fn tiles_that_are_twice_as_wide_as_the_result_are_not_taken() {
+        let usual = |n| {
+            let types = [f32([1, 10_000, 1000]), f32([1, 1000, n])];
+            let caps = Caps { cores: 8, ..Caps::webgpu() };
+            let variants = MatMul::default().variants(&types, &caps).expect("fits");
+            variants.last().expect("there are some").name
+        };
+        assert_eq!(
+            [3, 64, 72, 128].map(usual),
+            ["matmul_tiled_128x64", "matmul_tiled_128x64", "matmul_tiled_128x128", "matmul_tiled_128x128"]
+        );
     }
 
     #[test]

@@ -135,6 +135,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_taken_is_read_and_written() {
+        let cost = Slice { axis: 1, start: 1, length: 3 }.cost(&[f32([5, 8])]);
+        assert_eq!(cost, Cost { bytes: 2 * 5 * 16, ..Cost::default() });
+    }
+
+    #[test]
     fn an_inner_range_is_taken_from_every_row() {
         let x = HostTensor::f32([2, 3, 4], (0u8..24).map(f32::from).collect());
         let taken = |axis, start, length| Slice { axis, start, length }.reference(&[&x]).into_data();

@@ -123,14 +123,10 @@ impl Checkpoint {
         Self::from_index(&Folder::on_disk(parent)?, name, limits).await
     }
 
-    /// Tensors of which only the shapes are known: nothing can be read of them.
-    pub fn foretold(
-        label: &str,
-        encoding: Encoding,
-        shapes: impl IntoIterator<Item = (String, Vec<usize>)>,
-    ) -> Self {
+    /// Tensors of which only encodings and shapes are known: nothing can be read of them.
+    pub fn foretold(label: &str, tensors: impl IntoIterator<Item = (String, Encoding, Vec<usize>)>) -> Self {
         let source: Arc<dyn Source> = Arc::new(BytesSource::new(label, Vec::new()));
-        let tensors = shapes.into_iter().map(|(name, shape)| {
+        let tensors = tensors.into_iter().map(|(name, encoding, shape)| {
             let values = shape.iter().fold(1_u64, |values, extent| values.saturating_mul(*extent as u64));
             let entry = TensorEntry {
                 name: name.clone(),

@@ -177,6 +177,23 @@ fn a_plan_foretells_what_a_picture_takes() {
 }
 
 #[test]
+fn f16_is_a_hint_only_where_f32_runs() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = workplace();
+    for command in [&["plan"][..], &["generate", "-p", "x"]] {
+        for (precision, is_hint) in [("f32", true), ("f16", false)] {
+            let words = ["-m", "model", "--max-vram", "1K", "--precision", precision];
+            let output = run(folder.path(), &[command, &words].concat());
+            assert_eq!(output.status.code(), Some(5), "{output:?}");
+            let stderr = text(&output.stderr);
+            assert_eq!(stderr.contains("--precision f16 takes less"), is_hint, "{stderr}");
+        }
+    }
+}
+
+#[test]
 fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     if !has_adapter() {
         return;
@@ -230,11 +247,28 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
             tensor["dtype"] = "F32".into();
             tensor["data_offsets"] = json!(ends.map(|end| 2 * end));
         }
-        parts.data = vec![0; 2 * parts.data.len()];
+        // Indices, as checkpoints of text encoders have them, more than any tensor; and one tensor in f16 beside f32.
+        let (end, indices) = (2 * parts.data.len(), 1 << 20);
+        let positions =
+            json!({ "dtype": "I64", "shape": [indices / 8], "data_offsets": [end, end + indices] });
+        parts.header.insert("position_ids".to_owned(), positions);
+        parts.data = vec![0; end + indices];
+        let name = parts.header.iter().max_by_key(|(name, tensor)| {
+            let is_last = tensor["data_offsets"][1] == end;
+            (is_last, name.len())
+        });
+        let (name, last) = name.map(|(name, tensor)| (name.clone(), tensor.clone())).expect("tensors");
+        let ends = [0, 1].map(|end| last["data_offsets"][end].as_u64().expect("a number") as usize);
+        let half = (ends[1] - ends[0]) / 2;
+        parts.header[&name]["dtype"] = "F16".into();
+        parts.header[&name]["data_offsets"] = json!([ends[0], ends[0] + half]);
+        parts.header["position_ids"]["data_offsets"] = json!([end - half, end - half + indices]);
+        parts.data.truncate(end - half + indices);
     });
     let (_, whole, _) = planned(&["-m", "wide"]);
     let bytes = std::fs::read(&wide).expect("a file");
-    let there = bytes.len() * 3 / 4;
+    // Half of the weights.
+    let there = (bytes.len() - (1 << 20)) / 2;
     std::fs::remove_file(&wide).expect("removed");
     std::fs::write(wide.with_extension("safetensors.incomplete"), &bytes[..there]).expect("written");
     let (_, plan, stderr) = planned(&["-m", "wide"]);
@@ -245,6 +279,12 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     let to_come = absent["weight_bytes"].as_u64().map(|all| all.saturating_sub(there as u64));
     assert_eq!((&absent["assumed"], absent["bytes_to_come"].as_u64()), (&"F32".into(), to_come));
     assert!(to_come > Some(0), "{absent:#}");
+    // Another of the same kind, of which there is nothing yet, is passed over.
+    let nothing = wide.with_file_name("a.safetensors.incomplete");
+    std::fs::write(&nothing, "").expect("written");
+    let (_, plan, _) = planned(&["-m", "wide"]);
+    assert_eq!(plan["phases"], whole["phases"]);
+    std::fs::remove_file(nothing).expect("removed");
     // Beside one in f16 it is the one that --precision prefers.
     std::fs::write(wide.with_extension("fp16.safetensors.incomplete"), half).expect("written");
     for (precision, assumed, there) in [("auto", "F16", half.len()), ("f32", "F32", there)] {

@@ -23,7 +23,7 @@ pub struct Absent {
     pub part: String,
     /// What is missing.
     pub problem: loaders::Error,
-    /// How its weights are assumed to be stored.
+    /// How its weights are assumed to be stored, or most of them.
     pub encoding: Encoding,
     /// Bytes of all of them.
     pub bytes: u64,
@@ -68,16 +68,18 @@ impl PartWeights<'_> {
         };
         let folder = self.folder.part_folder(name)?;
         let there = weights_there(&folder, prefer);
-        let encoding = match encoding_of(&there).await {
-            Some(encoding) => encoding,
-            None if self.precision == Precision::F32 => Encoding::F32,
-            None => Encoding::F16,
-        };
-        let checkpoint = Checkpoint::foretold(folder.label(), encoding, shapes()?);
+        let usual = if self.precision == Precision::F32 { Encoding::F32 } else { Encoding::F16 };
+        let stored = Stored::of(&there, usual).await;
+        let label = if let [file] = there.as_slice() { file.label() } else { folder.label() };
+        let tensors = shapes()?.into_iter().map(|(name, shape)| {
+            let encoding = stored.encoding(&name);
+            (name, encoding, shape)
+        });
+        let checkpoint = Checkpoint::foretold(label, tensors);
         absent.push(Absent {
             part: name.to_owned(),
             problem,
-            encoding,
+            encoding: stored.usual,
             bytes: checkpoint.encodings().iter().map(|total| total.bytes).fold(0, u64::saturating_add),
             bytes_there: there.iter().map(|file| file.len()).fold(0, u64::saturating_add),
         });
@@ -98,14 +100,37 @@ fn weights_there(folder: &Folder, prefer: Prefer) -> Vec<Arc<dyn Source>> {
     there.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
 }
 
-/// How the largest tensor is stored of the first file whose header is there.
-async fn encoding_of(files: &[Arc<dyn Source>]) -> Option<Encoding> {
-    for file in files {
-        if let Ok(header) = read_header_of_part(&**file, &Limits::default()).await {
-            return header.tensors.iter().max_by_key(|tensor| tensor.bytes).map(|tensor| tensor.encoding);
+/// How weights are stored, as far as headers that are there say.
+struct Stored {
+    known: BTreeMap<String, Encoding>,
+    /// How those are stored that no header names.
+    usual: Encoding,
+}
+
+impl Stored {
+    /// In `files`: what no header names as most of what they name, or as `usual` where they name nothing.
+    async fn of(files: &[Arc<dyn Source>], usual: Encoding) -> Self {
+        let (mut known, mut bytes) = (BTreeMap::new(), BTreeMap::<Encoding, u64>::new());
+        for file in files {
+            let Ok(header) = read_header_of_part(&**file, &Limits::default()).await else { continue };
+            for tensor in header.tensors {
+                // Checkpoints have indices beside their weights.
+                if matches!(tensor.encoding, Encoding::F16 | Encoding::Bf16 | Encoding::F32) {
+                    let sum = bytes.entry(tensor.encoding).or_default();
+                    *sum = sum.saturating_add(tensor.bytes);
+                }
+                // A text encoder's names may have it in front or not.
+                let name = tensor.name.strip_prefix("text_model.").unwrap_or(&tensor.name);
+                known.insert(name.to_owned(), tensor.encoding);
+            }
         }
+        let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(encoding, _)| encoding);
+        Stored { known, usual: most.unwrap_or(usual) }
     }
-    None
+
+    fn encoding(&self, name: &str) -> Encoding {
+        self.known.get(name).copied().unwrap_or(self.usual)
+    }
 }
 
 pub(super) fn text_shapes(part: &TextPart, config: &ClipTextConfig) -> Result<Shapes, Error> {
@@ -157,5 +182,5 @@ pub(super) fn build_vae(vae: &VaeKl) -> Result<(), Error> {
 }
 
 fn nothing() -> Checkpoint {
-    Checkpoint::foretold("", Encoding::F32, Shapes::new())
+    Checkpoint::foretold("", [])
 }

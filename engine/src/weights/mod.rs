@@ -34,7 +34,7 @@ impl Weights {
 
     /// Weights that are nowhere: they have every tensor that a network asks for, and keep what it was.
     pub(crate) fn recording() -> Self {
-        let nothing = Checkpoint::foretold("", Encoding::F32, []);
+        let nothing = Checkpoint::foretold("", []);
         Weights { recorded: Some(Mutex::default()), ..Weights::new(nothing, false) }
     }
 

@@ -17,7 +17,7 @@ pub(crate) fn install() {
 }
 
 /// ctrlc takes all of the signals or none, and none where one of them is ignored: SIGINT of what a script runs in the
-/// background, SIGHUP under nohup. Those stay ignored, and SIGTERM, which nobody ignores, is taken alone; of SIGINT and
+/// background, SIGHUP under nohup. Those stay ignored, and SIGTERM, which is hardly ever ignored, is taken alone; of SIGINT and
 /// SIGHUP the other ends the program as it ends any.
 #[cfg(unix)]
 fn install_for_termination() {

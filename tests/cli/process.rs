@@ -173,7 +173,7 @@ fn an_interruption_at_any_time_is_one() {
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
 
-/// A shell starts what it runs in the background like this.
+/// A shell starts what it runs in the background like this. While files are written: what is there of them goes, too.
 #[cfg(unix)]
 #[test]
 fn termination_is_an_interruption_also_where_ctrl_c_is_ignored() {
@@ -181,29 +181,43 @@ fn termination_is_an_interruption_also_where_ctrl_c_is_ignored() {
         return;
     }
     let folder = workplace();
-    let child = std::process::Command::new("sh")
-        .args(["-c", "trap '' INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_photogram")])
-        .args(["generate", "-p", "x", "-m", "model", "--steps", "3", "-b", "100000", "-o", "out.png", "-q"])
-        .current_dir(folder.path())
-        .env("XDG_RUNTIME_DIR", folder.path())
-        .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the shell starts");
-    let send = |signal: &str| {
-        std::thread::sleep(Duration::from_secs(1));
-        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
-        assert!(kill.expect("kill").success());
-    };
-    send("-INT");
-    // It goes on.
-    send("-TERM");
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(130), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    let pictures = folder.path().join("pictures");
+    std::fs::create_dir(&pictures).expect("a folder");
     let is_temporary =
-        |path: &&std::path::PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
-    assert_eq!(names(folder.path()).iter().find(is_temporary), None);
+        |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
+    let is_writing = || names(&pictures).iter().any(is_temporary);
+    for number in 0..4 {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "trap '' INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_photogram")])
+            .args(["generate", "-p", "x", "-m", "model", "--steps", "1", "-b", "100000", "-q"])
+            .args(["-o", "pictures/out.png"])
+            .current_dir(folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .env("PHOTOGRAM_CACHE", folder.path().join("cache"))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the shell starts");
+        let id = child.id().to_string();
+        let has_picture = || names(&pictures).iter().any(|path| path.extension().is_some_and(|e| e == "png"));
+        while !has_picture() && child.try_wait().expect("a child").is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let kill = std::process::Command::new("kill").args(["-INT", &id]).status();
+        assert!(kill.expect("kill").success());
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(child.try_wait().expect("a child").is_none(), "what a shell has ignored stays so");
+        // A shell's own words are fast enough to meet a file that is being written.
+        let meets = "until set -- pictures/.photogram-*.tmp && [ -e \"$1\" ]; do kill -0 \"$0\" || exit 1; done; \
+                     kill -TERM \"$0\"";
+        let met =
+            std::process::Command::new("sh").args(["-c", meets, &id]).current_dir(folder.path()).status();
+        assert!(met.expect("the shell starts").success());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(130), "{number}: {output:?}");
+        assert!(output.stderr.is_empty(), "{number}: {output:?}");
+        assert!(!is_writing(), "{number}: {:?}", names(&pictures));
+        std::fs::remove_dir_all(&pictures).and_then(|()| std::fs::create_dir(&pictures)).expect("removed");
+    }
 }
 
 #[test]

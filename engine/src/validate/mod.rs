@@ -18,8 +18,9 @@ pub use expected::Against;
 pub(crate) use expected::Expected;
 pub use shapes::validate_task;
 
-/// What a result's bytes are before a kernel runs, which has to write every element: no reference gives such values.
-pub const UNWRITTEN: u8 = 0x7f;
+/// What a result's bytes are before a kernel runs, which has to write every element: large finite numbers in every type, which no
+/// reference gives.
+pub const UNWRITTEN: u8 = 0x7b;
 
 /// The operands of `case` of one kind.
 pub fn operands(case: &Case, hard: Hard) -> Vec<HostTensor> {

@@ -19,7 +19,7 @@ pub(super) fn leaky_relu(arguments: &mut Arguments<'_>) -> Result<Expressed, Ski
     }
     // Others would cancel, and infinities with them.
     if !(0.0..1.0).contains(&slope) {
-        return Err(format!("'negative_slope' = {slope} is not below 1"));
+        return Err(format!("'negative_slope' = {slope} is not from 0 up to 1"));
     }
     let mut coefficients = vec![0.0; LinearCombination::COEFFICIENTS];
     coefficients[..2].copy_from_slice(&[slope as f32, (1.0 - slope) as f32]);

@@ -388,9 +388,27 @@ mod tests {
         };
         assert!(dispatches(64).iter().all(|count| *count > 1));
         assert_eq!(dispatches(3), dispatches(64));
+        // 1.28 and 2.56 GFLOP, and no more dispatches than they take.
+        assert_eq!(dispatches(3).into_iter().max(), Some(3));
+        assert_eq!(dispatches(3).into_iter().filter(|count| *count == 2).count(), dispatches(3).len() - 1);
         // Submissions are filled by this, as if tiles were the widest.
         let work = |n| MatMul::default().cost(&[f32([1, 10_000, 1000]), f32([1, 1000, n])]).work();
         assert_eq!([3, 64, 128, 129].map(work), [2_560_000_000, 2_560_000_000, 2_560_000_000, 5_120_000_000]);
+    }
+
+    /// Parts of sums are one dispatch, which the columns of a tile on matrix units have to fit into, too.
+    #[test]
+    fn sums_are_split_where_whole_tiles_are_within_the_limit() {
+        let offered = |max_dispatch_flops| {
+            let subgroups = Some(Subgroups { min: 32, max: 32 });
+            let caps = Caps { cooperative: Some(16), subgroups, workgroup_bytes: 32 << 10, ..Caps::webgpu() };
+            let caps = Caps { cores: 128, max_dispatch_flops, ..caps };
+            let types = [TensorType::new(DType::F16, [1000, 4096]), TensorType::new(DType::F16, [4096, 64])];
+            let variants = MatMul::default().variants(&types, &caps).expect("fits");
+            variants.iter().any(|variant| variant.name == "matmul_cooperative_split")
+        };
+        // 1.05 GFLOP in tiles of 128 columns, half of them for nothing.
+        assert_eq!([600_000_000, 1_000_000_000, 1_100_000_000].map(offered), [false, false, true]);
     }
 
     #[test]

@@ -396,19 +396,47 @@ mod tests {
         assert_eq!([3, 64, 128, 129].map(work), [2_560_000_000, 2_560_000_000, 2_560_000_000, 5_120_000_000]);
     }
 
-    /// Parts of sums are one dispatch, which the columns of a tile on matrix units have to fit into, too.
+    /// Parts of sums are one dispatch, which the columns of a tile have to fit into, too.
     #[test]
     fn sums_are_split_where_whole_tiles_are_within_the_limit() {
-        let offered = |max_dispatch_flops| {
+        let offered = |name, types: &[TensorType; 2], max_dispatch_flops| {
             let subgroups = Some(Subgroups { min: 32, max: 32 });
             let caps = Caps { cooperative: Some(16), subgroups, workgroup_bytes: 32 << 10, ..Caps::webgpu() };
             let caps = Caps { cores: 128, max_dispatch_flops, ..caps };
-            let types = [TensorType::new(DType::F16, [1000, 4096]), TensorType::new(DType::F16, [4096, 64])];
-            let variants = MatMul::default().variants(&types, &caps).expect("fits");
-            variants.iter().any(|variant| variant.name == "matmul_cooperative_split")
+            let variants = MatMul::default().variants(types, &caps).expect("fits");
+            variants.iter().any(|variant| variant.name == name)
         };
-        // 1.05 GFLOP in tiles of 128 columns, half of them for nothing.
-        assert_eq!([600_000_000, 1_000_000_000, 1_100_000_000].map(offered), [false, false, true]);
+        // Half of a tile's columns are for nothing on matrix units, none of the other's.
+        let types = [TensorType::new(DType::F16, [1000, 4096]), TensorType::new(DType::F16, [4096, 64])];
+        let in_64 = 2 * 1000 * 4096 * 64;
+        for (name, flops) in [("matmul_cooperative_split", 2 * in_64), ("matmul_tiled_split", in_64)] {
+            assert_eq!([flops - 1, flops].map(|limit| offered(name, &types, limit)), [false, true], "{name}");
+        }
+        // All products of a batch are one dispatch.
+        let types = [f32([4, 64, 4096]), f32([4, 4096, 64])];
+        let flops = 4 * 2 * 64 * 4096 * 64;
+        let name = "matmul_tiled_split";
+        assert_eq!([flops - 1, flops].map(|limit| offered(name, &types, limit)), [false, true]);
+    }
+
+    #[test]
+    fn what_is_within_the_limit_is_one_dispatch() {
+        let most = |types: &[TensorType; 2], columns: usize| {
+            let flops = 2 * types[0].shape.elements() * columns;
+            let caps = Caps { max_dispatch_flops: flops as u64, ..Caps::webgpu() };
+            let variants = MatMul::default().variants(types, &caps).expect("fits");
+            let whole =
+                variants.iter().filter(|variant| columns == 128 || !variant.name.ends_with("128x128"));
+            whole.map(|variant| variant.dispatches.len()).collect::<Vec<_>>()
+        };
+        for types in [
+            [f32([1000, 1000]), f32([1000, 64])],
+            [f32([512, 1, 1000]), f32([512, 1000, 64])],
+            [f32([1000, 1000]), f32([1000, 128])],
+        ] {
+            let counts = most(&types, types[1].channels());
+            assert!(counts.len() > 2 && counts.iter().all(|count| *count == 1), "{types:?}: {counts:?}");
+        }
     }
 
     #[test]

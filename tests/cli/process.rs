@@ -189,7 +189,7 @@ fn termination_is_an_interruption_also_where_ctrl_c_is_ignored() {
     for number in 0..4 {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "trap '' INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_photogram")])
-            .args(["generate", "-p", "x", "-m", "model", "--steps", "1", "-b", "100000", "-q"])
+            .args(["generate", "-p", "x", "-m", "model", "--steps", "1", "-b", "2000", "-q"])
             .args(["-o", "pictures/out.png"])
             .current_dir(folder.path())
             .env("XDG_RUNTIME_DIR", folder.path())

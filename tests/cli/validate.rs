@@ -90,6 +90,8 @@ fn slopes_that_would_cancel_are_skipped() {
         std::fs::write(path("case.json"), case.to_string()).expect("written");
         let (code, cases) = validated(folder.path(), "case.json");
         assert_eq!((code, &cases[0]["verdict"]), (Some(0), &verdict.into()), "{slope}: {cases:#?}");
+        let reason = cases[0]["reason"].as_str().unwrap_or_default();
+        assert_eq!(reason.ends_with("is not from 0 up to 1"), verdict == "skipped", "{reason}");
     }
 }
 

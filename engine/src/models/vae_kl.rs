@@ -124,14 +124,17 @@ impl VaeKl {
     /// # Errors
     /// [`loaders::Error`] if a tensor is there under both names.
     pub fn new(config: VaeKlConfig, checkpoint: &Checkpoint, f16: bool) -> Result<Self, Error> {
-        let checkpoint = checkpoint.renamed_with(|name| {
-            let renamed = OLD_ATTENTION.iter().find_map(|(old, new)| {
-                let (head, tail) = name.split_once(&format!(".attentions.0.{old}."))?;
-                Some(format!("{head}.attentions.0.{new}.{tail}"))
-            });
-            Some(renamed.unwrap_or_else(|| name.to_owned()))
-        })?;
+        let checkpoint = checkpoint.renamed_with(|name| Some(VaeKl::present_name(name)))?;
         Ok(VaeKl { config, weights: Weights::new(checkpoint, f16) })
+    }
+
+    /// A tensor's name, or that of today in place of an older one.
+    pub(crate) fn present_name(name: &str) -> String {
+        let renamed = OLD_ATTENTION.iter().find_map(|(old, new)| {
+            let (head, tail) = name.split_once(&format!(".attentions.0.{old}."))?;
+            Some(format!("{head}.attentions.0.{new}.{tail}"))
+        });
+        renamed.unwrap_or_else(|| name.to_owned())
     }
 
     /// The decoder: input `latent: [B, h, w, C]` f32 in the denoiser's scale, result `[B, H, W, 3]` in 0..1, f32.

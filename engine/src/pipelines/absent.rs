@@ -119,9 +119,9 @@ impl Stored {
                     let sum = bytes.entry(tensor.encoding).or_default();
                     *sum = sum.saturating_add(tensor.bytes);
                 }
-                // A text encoder's names may have it in front or not.
+                // A text encoder's names may have it in front or not; an autoencoder's may be older.
                 let name = tensor.name.strip_prefix("text_model.").unwrap_or(&tensor.name);
-                known.insert(name.to_owned(), tensor.encoding);
+                known.insert(VaeKl::present_name(name), tensor.encoding);
             }
         }
         let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(encoding, _)| encoding);
@@ -183,4 +183,42 @@ pub(super) fn build_vae(vae: &VaeKl) -> Result<(), Error> {
 
 fn nothing() -> Checkpoint {
     Checkpoint::foretold("", [])
+}
+
+#[cfg(test)]
+mod tests {
+    use loaders::BytesSource;
+
+    use super::*;
+
+    /// A file that ends with its header.
+    fn part(header: &str) -> Arc<dyn Source> {
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        Arc::new(BytesSource::new("part", bytes))
+    }
+
+    #[test]
+    fn what_no_header_names_is_stored_as_most_of_what_they_name() {
+        let stored = |headers: &[&str]| {
+            let files: Vec<Arc<dyn Source>> = headers.iter().map(|header| part(header)).collect();
+            pollster::block_on(Stored::of(&files, Encoding::F32))
+        };
+        assert_eq!(stored(&[]).usual, Encoding::F32);
+        let bf16 = r#"{"a": {"dtype": "BF16", "shape": [9], "data_offsets": [0, 18]}}"#;
+        assert_eq!(stored(&[bf16]).usual, Encoding::Bf16);
+        // Three tensors of 6 bytes, one of 12, and indices of 32.
+        let mixed = r#"{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
+            "b": {"dtype": "F16", "shape": [1], "data_offsets": [12, 14]},
+            "text_model.c": {"dtype": "F16", "shape": [1], "data_offsets": [14, 16]},
+            "mid_block.attentions.0.query.bias": {"dtype": "F16", "shape": [1], "data_offsets": [16, 18]},
+            "position_ids": {"dtype": "I64", "shape": [4], "data_offsets": [18, 50]}}"#;
+        let found = stored(&["{", mixed]);
+        assert_eq!(found.encoding("mid_block.attentions.0.to_q.bias"), Encoding::F16);
+        assert_eq!(
+            ["a", "b", "c", "e"].map(|name| found.encoding(name)),
+            [Encoding::F32, Encoding::F16, Encoding::F16, Encoding::F32]
+        );
+        let f16 = r#"{"f": {"dtype": "F16", "shape": [9], "data_offsets": [0, 18]}}"#;
+        assert_eq!(stored(&[mixed, f16]).usual, Encoding::F16);
+    }
 }

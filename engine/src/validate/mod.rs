@@ -144,3 +144,20 @@ fn described_attributes(op: &dyn Op) -> String {
     let attributes: Vec<String> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
     attributes.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use kernels::DType;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_is_finite_in_every_type() {
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            let ty = TensorType::new(dtype, [1, 4]);
+            let bytes = vec![UNWRITTEN; ty.bytes() as usize];
+            let (found, _) = HostTensor::from_bytes(ty, &bytes);
+            assert!(found.data().iter().all(|value| value.is_finite() && *value > 6e4), "{dtype}");
+        }
+    }
+}

@@ -299,7 +299,8 @@ impl Contraction<'_> {
         shader.encoding("a", self.inputs[0].dtype).encoding("w", self.w().dtype)
     }
 
-    /// Floating-point operations that tiles do for `rows` rows of the result, for columns that there are not, too.
+    /// Floating-point operations that tiles do for `rows` rows of the result, for columns that there are not, too, but not for
+    /// such rows.
     fn flops(&self, algorithm: Algorithm, rows: usize) -> u64 {
         let w = self.w();
         let columns = w.channels().next_multiple_of(algorithm.tile()[1]);

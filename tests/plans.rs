@@ -73,26 +73,36 @@ fn every_binding_lies_in_its_tensor_and_within_the_limits() {
 }
 
 #[test]
-fn the_dispatches_of_each_shader_do_all_of_the_work_together() {
-    let mut of_several_shaders = 0;
+fn the_dispatches_of_a_step_do_all_of_its_work_and_none_more_than_the_limit() {
+    let (mut copies, mut in_bands) = (0, 0);
+    let programs = programs().into_iter().filter(|program| program.large).collect::<Vec<_>>();
     for (adapter, caps) in adapters() {
-        let caps = Caps { max_dispatch_flops: 1_000_000_000, ..caps };
-        for step in &planned(&stable_diffusion_1_denoiser(64, DType::F16), &caps).steps {
+        let caps = Caps { max_dispatch_flops: 8_000_000_000, ..caps };
+        for step in programs.iter().flat_map(|program| planned(&program.graph, &caps).steps) {
+            let name = format!("{} on {adapter}", step.name);
             let dispatches = &step.variant.dispatches;
+            let work: Vec<u64> = (0..dispatches.len()).map(|i| step.dispatch_work(i)).collect();
+            // Dispatches of each shader move the bytes together.
+            let moving = 8 * step.cost.bytes;
             for dispatch in dispatches {
-                let alike = (0..dispatches.len()).filter(|i| dispatches[*i].shader == dispatch.shader);
-                let work: Vec<u64> = alike.map(|i| step.dispatch_work(i)).collect();
-                let (sum, rounding) = (work.iter().sum::<u64>(), work.len() as u64);
+                let alike = |i: &usize| dispatches[*i].shader == dispatch.shader;
+                let alike: Vec<usize> = (0..dispatches.len()).filter(alike).collect();
+                let sum: u64 = alike.iter().map(|i| work[*i]).sum();
+                let tiles: u64 = alike.iter().map(|i| dispatches[*i].tile_flops).sum();
+                let (least, most) = (moving.max(tiles), moving + tiles);
                 assert!(
-                    sum <= step.cost.work() && sum + rounding > step.cost.work(),
-                    "{} on {adapter}",
-                    step.name
+                    sum + alike.len() as u64 > least && sum <= most,
+                    "{name}: {sum} of {least} to {most}"
                 );
-                of_several_shaders += usize::from(work.len() < dispatches.len());
+                copies += usize::from(alike.len() < dispatches.len());
+                in_bands += usize::from(alike.len() > 1 && tiles == 0);
+                assert!(dispatch.tile_flops <= caps.max_dispatch_flops, "{name}");
             }
+            let sum: u64 = work.iter().sum();
+            assert!(sum + dispatches.len() as u64 > step.cost.flops, "{name}: {sum} of {}", step.cost.flops);
         }
     }
-    assert!(of_several_shaders > 0, "some have a shader beside another");
+    assert!(copies > 0 && in_bands > 0, "{copies} with a shader beside another, {in_bands} in bands");
 }
 
 #[test]

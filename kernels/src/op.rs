@@ -333,24 +333,13 @@ pub struct Cost {
     pub flops: u64,
     /// Bytes read and written once each.
     pub bytes: u64,
-    /// Operations besides, on columns that tiles have and the result has not: they take time and give nothing.
-    pub idle_flops: u64,
 }
 
 impl Cost {
-    /// Floating-point operations that adapters do while they move a byte: about as many on llvmpipe, dozens on GPUs.
-    const FLOPS_PER_BYTE: u64 = 8;
-
-    /// What time goes by: floating-point operations, idle ones among them, or as many as adapters do while they move the bytes,
-    /// whichever is more.
-    pub fn work(&self) -> u64 {
-        (self.flops + self.idle_flops).max(Self::FLOPS_PER_BYTE * self.bytes)
-    }
-
     /// The cost of `flops` on operands and a result of these types.
     pub fn new(flops: u64, inputs: &[TensorType], output: &TensorType) -> Self {
         let bytes = inputs.iter().map(TensorType::bytes).sum::<u64>() + output.bytes();
-        Cost { flops, bytes, idle_flops: 0 }
+        Cost { flops, bytes }
     }
 }
 
@@ -358,11 +347,7 @@ impl Add for Cost {
     type Output = Cost;
 
     fn add(self, other: Cost) -> Cost {
-        Cost {
-            flops: self.flops + other.flops,
-            bytes: self.bytes + other.bytes,
-            idle_flops: self.idle_flops + other.idle_flops,
-        }
+        Cost { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
     }
 }
 
@@ -388,6 +373,9 @@ pub struct Dispatch {
     pub params: Vec<u32>,
     /// Workgroups along x, y and z.
     pub grid: [u32; 3],
+    /// Floating-point operations of the tiles that its workgroups multiply, what tiles have beyond their operands among them; 0 of
+    /// a shader without tiles, which takes the time that its bytes take.
+    pub tile_flops: u64,
 }
 
 /// Which tensor stands behind a binding.
@@ -446,13 +434,6 @@ pub fn fold_grid(groups: u64, max_per_axis: u32) -> [u32; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn moving_bytes_is_work() {
-        assert_eq!(Cost { flops: 0, bytes: 100, idle_flops: 10 }.work(), 800);
-        assert_eq!(Cost { flops: 1_000, bytes: 10, idle_flops: 0 }.work(), 1_000);
-        assert_eq!(Cost { flops: 1_000, bytes: 10, idle_flops: 9_000 }.work(), 10_000);
-    }
 
     #[test]
     fn a_dispatch_ends_long_before_a_watchdog_looks() {

@@ -31,14 +31,13 @@ fn load_columns(at: u32) -> Columns {
 fn main(
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let row_blocks = (p.m + 15u) / 16u;
-    let block = p.first_block + group.x + group.y * groups.x;
+    let block = p.first_group + group.x;
     let batch = block / row_blocks;
     if (batch >= batches()) { return; }
     let columns = p.n / 8u;
-    let column = group.z * 8u + lane;
+    let column = group.y * 8u + lane;
     // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
     let row = block % row_blocks * 16u;
     let first = batch * p.m + row;

@@ -62,17 +62,16 @@ fn main(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let row_blocks = (p.m + BLOCK - 1u) / BLOCK;
-    let block = p.first_block + group.x + group.y * groups.x;
+    let block = p.first_group + group.x;
     let part = block / row_blocks / batches();
     if (part >= parts()) { return; }
     let product = block / row_blocks % batches();
     let terms = terms_of(part);
     let n_quads = (p.n + 3u) / 4u;
     let row = block % row_blocks * BLOCK;
-    let first_quad = group.z * (BLOCK / 4u);
+    let first_quad = group.y * (BLOCK / 4u);
     let tile_row = subgroup / 2u * 4u * TILE;
     let tile_column = subgroup % 2u * 4u * TILE;
 

@@ -15,12 +15,11 @@
 fn main(
     @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let n_quads = (p.n + 3u) / 4u;
     let row_blocks = (p.m + 7u) / 8u;
     let quad = (group.x * 8u + local.x) * 2u;
-    let block = p.first_block + (group.y + group.z * groups.y) * 4u + local.y;
+    let block = (p.first_group + group.y) * 4u + local.y;
     let batch = block / row_blocks;
     if (quad >= n_quads || batch >= batches()) { return; }
     let second = min(quad + 1u, n_quads - 1u);

@@ -23,14 +23,13 @@ fn main(
     @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let row_blocks = (p.m + TILE - 1u) / TILE;
-    let block = p.first_block + group.x + group.y * groups.x;
+    let block = p.first_group + group.x;
     let batch = block / row_blocks;
     if (batch >= batches()) { return; }
     let n_quads = (p.n + 3u) / 4u;
-    let first_quad = group.z * (TILE / 4u);
+    let first_quad = group.y * (TILE / 4u);
     // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
     let row = block % row_blocks * TILE;
     let first = batch * p.m + row;

@@ -23,16 +23,15 @@ fn main(
     @builtin(local_invocation_id) local: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
 ) {
     let row_blocks = (p.m + TILE_M - 1u) / TILE_M;
-    let block = p.first_block + group.x + group.y * groups.x;
+    let block = p.first_group + group.x;
     let part = block / row_blocks / batches();
     if (part >= parts()) { return; }
     let batch = block / row_blocks % batches();
     let terms = terms_of(part);
     let n_quads = (p.n + 3u) / 4u;
-    let first_quad = group.z * 16u;
+    let first_quad = group.y * 16u;
     // Rows and columns beyond the last repeat it: loads stay in bounds, and nothing of them is stored.
     let row = block % row_blocks * TILE_M;
     let first = batch * p.m + row;

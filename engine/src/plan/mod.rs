@@ -12,6 +12,9 @@ use crate::graph::{Graph, Param, Rate, Source, ValueId};
 use crate::tuning::Choices;
 use slots::SlotPool;
 
+/// Floating-point operations that adapters do while they move a byte: about as many on llvmpipe, dozens on GPUs.
+const FLOPS_PER_BYTE: u64 = 8;
+
 /// Where a tensor lives while a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -53,12 +56,13 @@ pub struct PlanStep {
 }
 
 impl PlanStep {
-    /// Work of a dispatch: the operation's, shared with the dispatches of the same shader. Copies and partial sums beside them so
-    /// count for too much, and none for too little.
+    /// What a dispatch's time goes by, in floating-point operations: those of its tiles, or as many as adapters do while the
+    /// operation's bytes move, of which it has its share among the dispatches of its shader; whichever is more.
     pub fn dispatch_work(&self, dispatch: usize) -> u64 {
         let dispatches = &self.variant.dispatches;
-        let alike = |other: &&Dispatch| other.shader == dispatches[dispatch].shader;
-        self.cost.work() / dispatches.iter().filter(alike).count() as u64
+        let Dispatch { shader, tile_flops, .. } = &dispatches[dispatch];
+        let alike = dispatches.iter().filter(|other| other.shader == *shader).count() as u64;
+        (FLOPS_PER_BYTE * self.cost.bytes / alike).max(*tile_flops)
     }
 
     /// The bytes of its place that a binding covers, `(offset, length)`.

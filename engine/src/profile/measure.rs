@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_product_shows_the_arithmetic_and_a_sum_the_memory() {
-        let cost = |flops, bytes| Cost { flops, bytes, idle_flops: 0 };
+        let cost = |flops, bytes| Cost { flops, bytes };
         let roof = roof_of((cost(4_000, 30), 2.0), (cost(50, 600), 3.0));
         assert_eq!((roof.flops_per_s, roof.bytes_per_s), (2e12, 2e11));
     }

@@ -225,7 +225,7 @@ mod tests {
             kernel,
             inputs: Vec::new(),
             output: TensorType::f32([1]),
-            cost: Cost { flops: 100, bytes: 40, idle_flops: 10 },
+            cost: Cost { flops: 100, bytes: 40 },
             dispatches: ns.iter().map(dispatch).collect(),
         }
     }
@@ -258,7 +258,7 @@ mod tests {
             calls: 2,
             dispatches: 3,
             ns: 35.0,
-            cost: Cost { flops: 200, bytes: 80, idle_flops: 20 },
+            cost: Cost { flops: 200, bytes: 80 },
             ns_at_roof: 40.0,
         };
         assert_eq!(totals[0], conv);

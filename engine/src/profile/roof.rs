@@ -34,7 +34,7 @@ mod tests {
         for (flops, bytes, ns) in
             [(1_000_000, 100_000, 1_000.0), (1_000_000, 1_000, 1_000.0), (1_000, 100_000, 1_000.0)]
         {
-            assert!((roof.ns(Cost { flops, bytes, idle_flops: 0 }) - ns).abs() < 1e-9, "{flops} {bytes}");
+            assert!((roof.ns(Cost { flops, bytes }) - ns).abs() < 1e-9, "{flops} {bytes}");
             let attainable = roof.flops_per_s.min(flops as f64 / bytes as f64 * roof.bytes_per_s);
             assert!((1e9 * flops as f64 / attainable - ns).abs() < 1e-9, "{flops} {bytes}");
         }

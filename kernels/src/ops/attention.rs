@@ -104,8 +104,16 @@ struct Kernel {
     queries: usize,
     /// Workgroups that share a head's features of a block of queries: each needs all of the scores.
     slices: usize,
-    /// Products of queries, keys and features that are done for each: of scores, as often as they are, and of the result.
-    products: usize,
+    /// Floating-point operations for a block of queries of one head, what tiles have beyond its keys and features among them.
+    block_flops: u64,
+}
+
+impl Extents {
+    /// Floating-point operations of products of `queries` queries with all keys, in tiles of `keys`, over `features` features:
+    /// those of the scores, as often as they are computed, and those of the result.
+    fn flops(&self, queries: usize, keys: usize, features: usize) -> u64 {
+        2 * (queries * self.keys.next_multiple_of(keys) * features) as u64
+    }
 }
 
 /// `q, k, v, y` with heads that start at quads: the operands themselves, or copies with wider heads.
@@ -252,16 +260,21 @@ impl Attention {
     }
 
     fn tiled(&self, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
-        let [queries, keys, slice, groups, lane_quads] = tile(e.d.div_ceil(LANES)).map(|size| size as u32);
+        let quads = e.d.div_ceil(LANES);
+        let sizes = tile(quads);
+        let [queries, keys, slice, groups, lane_quads] = sizes.map(|size| size as u32);
         let shader = Shader::new("attention_tiled")
             .constant("QUERIES", queries)
             .constant("KEYS", keys)
             .constant("SLICE", slice)
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads);
-        let queries = queries as usize;
+        let [queries, keys, _, groups, lane_quads] = sizes;
+        // The result's quads are as many as 64 lanes have in groups of 4 queries.
+        let of_result = 64 * groups / (queries / 4) * lane_quads;
+        let block_flops = e.flops(queries, keys, (quads + of_result) * LANES);
         self.variant(
-            Kernel { name: "attention_tiled", shader, queries, slices: 1, products: 2 },
+            Kernel { name: "attention_tiled", shader, queries, slices: 1, block_flops },
             e,
             aligned,
             caps,
@@ -297,9 +310,12 @@ impl Attention {
             .constant("SUBGROUP", subgroups.max)
             .constant("D_TILES", d_tiles.div_ceil(slices))
             .constant("SLICES", slices);
+        // Every slice takes all of the scores twice and its part of the result once.
+        let features = slices * d_tiles.div_ceil(slices) * tile * (2 * slices + 1);
         let (queries, slices) = (queries as usize, slices as usize);
+        let block_flops = e.flops(queries, 32, features as usize);
         Some(self.variant(
-            Kernel { name: "attention_cooperative", shader, queries, slices, products: 2 * slices + 1 },
+            Kernel { name: "attention_cooperative", shader, queries, slices, block_flops },
             e,
             aligned,
             caps,
@@ -314,11 +330,12 @@ impl Attention {
             .constant("TILES", TILES as u32)
             .constant("CHUNK", CHUNK as u32)
             .constant("DOT", DOT as u32);
+        let quads = e.d.div_ceil(LANES);
+        let block_flops = e.flops(LANES_QUERIES, TILE, (quads + quads.next_multiple_of(CHUNK)) * LANES);
         let kernel =
-            Kernel { name: "attention_lanes", shader, queries: LANES_QUERIES, slices: 1, products: 2 };
+            Kernel { name: "attention_lanes", shader, queries: LANES_QUERIES, slices: 1, block_flops };
         let mut variant = self.variant(kernel, e, aligned, caps);
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
-        let quads = e.d.div_ceil(LANES);
         // Sums, and in a quad more the highest scores and the totals.
         let sums = TensorType::f32([rows, (quads + 1) * LANES]);
         check_whole(self.name(), "sums", &sums, caps)?;
@@ -333,8 +350,11 @@ impl Attention {
             .flat_map(|kernel| {
                 (0..e.keys).step_by(keys).map(move |first| {
                     let mut part = kernel.clone();
+                    let end = e.keys.min(first + keys);
                     part.binds.push(Bind::write(4, scratch));
-                    part.params.extend([first, e.keys.min(first + keys)].map(|key| key as u32));
+                    part.params.extend([first, end].map(|key| key as u32));
+                    let tiles = |keys: usize| keys.div_ceil(TILE) as u64;
+                    part.tile_flops = kernel.tile_flops / tiles(e.keys) * tiles(end - first);
                     part
                 })
             })
@@ -345,7 +365,7 @@ impl Attention {
 
     /// The variant that `kernel` makes; a dispatch has as many blocks of queries as its work allows.
     fn variant(&self, kernel: Kernel, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
-        let Kernel { name, shader, queries: block, slices, products } = kernel;
+        let Kernel { name, shader, queries: block, slices, block_flops } = kernel;
         let [q, k, v] = &aligned.types;
         let shader = shader
             .encoding("q", q.dtype)
@@ -360,17 +380,21 @@ impl Attention {
         params.extend(aligned.mask_strides);
         let [q, k, v, y] = aligned.operands;
         let blocks = e.queries.div_ceil(block);
-        let block_flops = 2 * (e.batch * self.heads * block * e.keys * e.d * products) as u64;
+        let block_flops = (e.batch * self.heads) as u64 * block_flops;
         let most =
             (caps.max_dispatch_flops / block_flops.max(1)).clamp(1, u64::from(caps.max_groups_per_axis));
         let most = most as usize;
         let mut binds = vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)];
         binds.extend(self.mask.then(|| Bind::read(5, Operand::Input(3))));
-        let kernels = (0..blocks).step_by(most).map(|first| Dispatch {
-            shader: shader.clone(),
-            binds: binds.clone(),
-            params: params.iter().copied().chain([first as u32]).collect(),
-            grid: [most.min(blocks - first) as u32, (self.heads * slices) as u32, e.batch as u32],
+        let kernels = (0..blocks).step_by(most).map(|first| {
+            let own = most.min(blocks - first);
+            Dispatch {
+                shader: shader.clone(),
+                binds: binds.clone(),
+                params: params.iter().copied().chain([first as u32]).collect(),
+                grid: [own as u32, (self.heads * slices) as u32, e.batch as u32],
+                tile_flops: own as u64 * block_flops,
+            }
         });
         let (before, after) = (aligned.before.iter().cloned(), aligned.after.iter().cloned());
         let dispatches = before.chain(kernels).chain(after).collect();
@@ -392,6 +416,7 @@ fn repitch(
         binds: vec![Bind::read(0, from), Bind::write(1, to)],
         params: [quads, x.quads(), y.quads(), x_d, y_d, heads].map(|v| v as u32).to_vec(),
         grid: fold_grid(quads.div_ceil(64) as u64, caps.max_groups_per_axis),
+        tile_flops: 0,
     }
 }
 

@@ -13,23 +13,8 @@ pub(super) fn bands(
     operands: &[&TensorType],
     caps: &Caps,
 ) -> Result<Vec<(usize, usize)>, OpError> {
-    working_bands(op, operands, 0, caps)
-}
-
-/// [`bands`] of rows that take `row_flops` floating-point operations each: a band does not exceed those of a dispatch, unless
-/// the smallest one does.
-///
-/// # Errors
-/// As [`bands`].
-pub(super) fn working_bands(
-    op: &'static str,
-    operands: &[&TensorType],
-    row_flops: u64,
-    caps: &Caps,
-) -> Result<Vec<(usize, usize)>, OpError> {
     let rows = operands.iter().map(|ty| ty.rows()).max().unwrap_or(0);
-    let work = row_flops.saturating_mul(rows as u64);
-    if operands.iter().all(|ty| ty.bytes() <= caps.max_binding_bytes) && work <= caps.max_dispatch_flops {
+    if operands.iter().all(|ty| ty.bytes() <= caps.max_binding_bytes) {
         return Ok(vec![(0, rows)]);
     }
     let step = operands.iter().map(|ty| aligned_rows(ty.row_bytes(), caps.binding_alignment)).fold(1, lcm);
@@ -39,8 +24,7 @@ pub(super) fn working_bands(
         let bytes = step * widest.row_bytes();
         return Err(OpError::TooLarge { op, operand: "rows", bytes, limit: caps.max_binding_bytes });
     }
-    let working = caps.max_dispatch_flops / row_flops.max(1) / step * step;
-    let band = fitting.min(working.max(step)) as usize;
+    let band = fitting as usize;
     Ok((0..rows).step_by(band).map(|first| (first, band.min(rows - first))).collect())
 }
 
@@ -75,14 +59,6 @@ mod tests {
             next += rows;
         }
         assert_eq!(next, 1000);
-    }
-
-    #[test]
-    fn bands_keep_to_the_work_of_a_dispatch() {
-        let ty = TensorType::f32([1000, 12]);
-        let caps = Caps { max_dispatch_flops: 5_000, ..Caps::webgpu() };
-        let rows = |row_flops| working_bands("op", &[&ty], row_flops, &caps).expect("bands fit")[0].1;
-        assert_eq!([0, 5, 6, 100, 10_000].map(rows), [1000, 1000, 832, 48, 16]);
     }
 
     #[test]

@@ -183,6 +183,7 @@ fn variants(
                 binds: vec![bind(0, a), bind(1, b), Bind::write(2, Operand::Output).rows(&y, first, rows)],
                 params,
                 grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                tile_flops: 0,
             }
         })
         .collect();

@@ -154,6 +154,7 @@ impl Op for Concat {
                     binds,
                     params: params.into_iter().map(|v| v as u32).collect(),
                     grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                    tile_flops: 0,
                 }
             })
             .collect();

@@ -1,7 +1,7 @@
 //! The shaders that [`MatMul`](super::MatMul) and [`Conv2d`](super::Conv2d) share: `wgsl/matmul_*.wgsl`.
 
 use super::Epilogue;
-use crate::op::{Bind, Caps, Cost, Dispatch, Operand, Subgroups, Variant, fold_grid};
+use crate::op::{Bind, Caps, Dispatch, OpError, Operand, Subgroups, Variant, fold_grid};
 use crate::types::{DType, LANES, TensorType};
 use crate::wgsl::{COOPERATIVE, Shader};
 
@@ -50,16 +50,18 @@ enum Algorithm {
 
 /// Rows and columns of a workgroup with matrix units, in their tiles.
 const COOPERATIVE_TILES: usize = 8;
-/// Columns of a workgroup without.
+/// Columns of most workgroups without.
 const COLUMNS: usize = 64;
-/// Columns of the widest workgroup.
-const MOST_COLUMNS: usize = 128;
+/// Rows and columns of the largest workgroup without.
+const SQUARE: usize = 128;
 /// Terms of k that a part of a split sum has at least: with fewer, writing and reading the parts' sums would not pay.
 const PART_TERMS: usize = 1536;
 /// The most parts of a sum.
 const MAX_PARTS: usize = 16;
 /// Quads of k by which sums are split: a multiple of every kernel's slab, as in contraction.wgsl.
 const PART_QUADS: usize = 8;
+/// Rows of an invocation that holds them in registers.
+const REGISTER_ROWS: usize = 8;
 
 impl Algorithm {
     fn name(self, conv: bool) -> &'static str {
@@ -103,70 +105,50 @@ impl Algorithm {
         }
     }
 
-    /// Rows and columns of a workgroup's tile.
-    fn tile(self) -> [usize; 2] {
+    /// Rows, columns and terms of k of a workgroup's tile, as the shaders have them.
+    fn tile(self) -> [usize; 3] {
         match self {
-            Algorithm::Register => [32, COLUMNS],
-            Algorithm::Broadcast => [16, COLUMNS],
-            Algorithm::Tiled(rows) => [rows, COLUMNS],
-            Algorithm::Square => [MOST_COLUMNS; 2],
-            Algorithm::Cooperative(tile, _) => [COOPERATIVE_TILES * tile as usize; 2],
-        }
-    }
-
-    /// Blocks of rows that a product of `m` rows has.
-    fn blocks(self, m: usize) -> usize {
-        match self {
-            Algorithm::Register => m.div_ceil(8),
-            _ => m.div_ceil(self.tile()[0]),
-        }
-    }
-
-    /// Blocks of rows that do not take more than `limit` operations together, of one workgroup at least.
-    fn blocks_within(self, limit: u64, flops: impl Fn(usize) -> u64) -> usize {
-        let (step, rows) = match self {
-            Algorithm::Register => (4, 8),
-            _ => (1, self.tile()[0]),
-        };
-        (limit / flops(rows * step).max(1)).max(1) as usize * step
-    }
-
-    /// Workgroups for `blocks` blocks of rows and `quads` quads of columns.
-    fn grid(self, blocks: usize, quads: usize, caps: &Caps) -> [u32; 3] {
-        let fold = |blocks: usize| fold_grid(blocks as u64, caps.max_groups_per_axis);
-        match self {
-            Algorithm::Register => {
-                let [y, z, _] = fold(blocks.div_ceil(4));
-                [quads.div_ceil(16) as u32, y, z]
-            }
-            _ => {
-                let [_, columns] = self.tile();
-                let [x, y, _] = fold(blocks);
-                [x, y, quads.div_ceil(columns / LANES) as u32]
+            Algorithm::Register => [4 * REGISTER_ROWS, COLUMNS, LANES],
+            Algorithm::Broadcast => [16, COLUMNS, 2 * LANES],
+            Algorithm::Tiled(rows) => [rows, COLUMNS, 4 * LANES],
+            Algorithm::Square => [SQUARE, SQUARE, 2 * LANES],
+            Algorithm::Cooperative(tile, _) => {
+                let edge = COOPERATIVE_TILES * tile as usize;
+                [edge, edge, PART_QUADS * LANES]
             }
         }
     }
-}
 
-/// What it costs to sum `terms` products for each of `rows` and `columns`; idle are those of the widest tile.
-pub(super) fn cost(
-    rows: usize,
-    columns: usize,
-    terms: usize,
-    inputs: &[TensorType],
-    output: &TensorType,
-) -> Cost {
-    let flops = |columns: usize| 2 * (rows * terms * columns) as u64;
-    let needed = flops(columns);
-    Cost {
-        idle_flops: flops(columns.next_multiple_of(MOST_COLUMNS)) - needed,
-        ..Cost::new(needed, inputs, output)
+    /// Workgroups side by side that have all rows of some products of `m` rows.
+    fn groups(self, products: usize, m: usize) -> usize {
+        match self {
+            // Rows of one may be those of several products.
+            Algorithm::Register => (products * m.div_ceil(REGISTER_ROWS)).div_ceil(4),
+            _ => products * m.div_ceil(self.tile()[0]),
+        }
+    }
+
+    /// A dispatch's workgroups: `groups` side by side, each with as many as `columns` take.
+    fn grid(self, groups: usize, columns: usize) -> [u32; 3] {
+        let (groups, columns) = (groups as u32, columns.div_ceil(self.tile()[1]) as u32);
+        match self {
+            Algorithm::Register => [columns, groups, 1],
+            _ => [groups, columns, 1],
+        }
     }
 }
 
 impl Contraction<'_> {
     /// Every way to compute it: on a CPU the register tile beats workgroup memory, and shuffles beat both.
-    pub(super) fn variants(&self, caps: &Caps) -> Vec<Variant> {
+    ///
+    /// # Errors
+    /// [`OpError::TooMany`] if `w` has more columns than an axis of workgroups takes.
+    pub(super) fn variants(&self, op: &'static str, caps: &Caps) -> Result<Vec<Variant>, OpError> {
+        let (count, limit) = (self.w().channels(), caps.max_groups_per_axis);
+        if count.div_ceil(COLUMNS) > limit as usize {
+            let limit = limit.saturating_mul(COLUMNS as u32);
+            return Err(OpError::TooMany { op, what: "columns", count, limit });
+        }
         // The largest tile of which there are enough goes last; tiles that are too few go before, the larger the earlier.
         let small = Algorithm::Tiled(64);
         let sizes = [small, Algorithm::Tiled(128), Algorithm::Square];
@@ -184,7 +166,7 @@ impl Contraction<'_> {
             exotic.extend(split(cooperative));
         }
         if !caps.software {
-            return [Algorithm::Register].into_iter().chain(tiled).map(whole).chain(exotic).collect();
+            return Ok([Algorithm::Register].into_iter().chain(tiled).map(whole).chain(exotic).collect());
         }
         let mut variants: Vec<Variant> = tiled.map(whole).collect();
         variants.splice(1..1, exotic);
@@ -193,7 +175,7 @@ impl Contraction<'_> {
         if subgroups_of_8 && self.w().channels().is_multiple_of(8) {
             variants.push(whole(Algorithm::Broadcast));
         }
-        variants
+        Ok(variants)
     }
 
     fn w(&self) -> &TensorType {
@@ -202,9 +184,25 @@ impl Contraction<'_> {
 
     /// Workgroups that it takes.
     fn tiles(&self, algorithm: Algorithm) -> usize {
-        let [rows, columns] = algorithm.tile();
-        let m = self.y.rows() / self.batches.max(1);
-        self.batches * m.div_ceil(rows) * self.w().channels().div_ceil(columns)
+        let [_, columns, _] = algorithm.tile();
+        self.groups(algorithm, self.y.rows()) * self.w().channels().div_ceil(columns)
+    }
+
+    /// Workgroups side by side that have `rows` rows of the result.
+    fn groups(&self, algorithm: Algorithm, rows: usize) -> usize {
+        algorithm.groups(self.batches, rows / self.batches.max(1))
+    }
+
+    /// Floating-point operations of a workgroup and of those with its rows' other columns: rows, columns and terms that tiles have
+    /// take time, whether there are such or not.
+    fn group_flops(&self, algorithm: Algorithm) -> u64 {
+        let [rows, columns, terms] = algorithm.tile();
+        let terms = self.taps() * self.inputs[0].channels().next_multiple_of(terms);
+        2 * (rows * terms * self.w().channels().next_multiple_of(columns)) as u64
+    }
+
+    fn taps(&self) -> usize {
+        if self.conv { self.w().shape[..2].iter().product() } else { 1 }
     }
 
     /// Matrix units take f16 operands, and subgroups of one known size.
@@ -221,6 +219,9 @@ impl Contraction<'_> {
     fn whole(&self, algorithm: Algorithm, caps: &Caps) -> Variant {
         let shader = self.epilogue.specialise(self.shader(algorithm), self.inputs, 2, &self.y);
         let shader = shader.encoding("y", self.y.dtype);
+        let group_flops = self.group_flops(algorithm);
+        let most = (caps.max_dispatch_flops / group_flops.max(1)).clamp(1, caps.max_groups_per_axis.into());
+        let most = most as usize;
         let dispatches = self
             .bands
             .iter()
@@ -229,19 +230,16 @@ impl Contraction<'_> {
                 let mut binds = self.operands(band).to_vec();
                 binds.push(Bind::write(5, Operand::Output).rows(&self.y, first, rows));
                 binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Input(1)));
-                let blocks = algorithm.blocks(rows / self.batches) * self.batches;
-                // Rows that cannot be bound from anywhere but their first are split by blocks all the same.
-                let flops = |rows| self.flops(algorithm, rows);
-                let most = match flops(rows) <= caps.max_dispatch_flops {
-                    true => blocks,
-                    false => algorithm.blocks_within(caps.max_dispatch_flops, flops),
-                };
-                let shader = &shader;
-                (0..blocks).step_by(most.max(1)).map(move |first_block| Dispatch {
-                    shader: shader.clone(),
-                    binds: binds.clone(),
-                    params: self.params(band, self.epilogue, 1, first_block),
-                    grid: algorithm.grid(most.min(blocks - first_block), self.w().quads(), caps),
+                let (groups, shader) = (self.groups(algorithm, rows), &shader);
+                (0..groups).step_by(most).map(move |first| {
+                    let own = most.min(groups - first);
+                    Dispatch {
+                        shader: shader.clone(),
+                        binds: binds.clone(),
+                        params: self.params(band, self.epilogue, 1, first),
+                        grid: algorithm.grid(own, self.w().channels()),
+                        tile_flops: own as u64 * group_flops,
+                    }
                 })
             })
             .collect();
@@ -253,16 +251,16 @@ impl Contraction<'_> {
     fn split(&self, algorithm: Algorithm, caps: &Caps) -> Option<Variant> {
         let [band] = self.bands.as_slice() else { return None };
         let (a, w) = (&self.inputs[0], self.w());
-        let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
         let slabs = a.quads().div_ceil(PART_QUADS);
-        let long_enough = taps * slabs * PART_QUADS * LANES / PART_TERMS;
+        let long_enough = self.taps() * slabs * PART_QUADS * LANES / PART_TERMS;
         let (rows, columns) = (self.y.rows(), w.channels());
-        let tiles = self.tiles(algorithm).max(1);
-        if tiles > caps.cores / 2 || self.flops(algorithm, rows) > caps.max_dispatch_flops {
+        let (groups, tiles) = (self.groups(algorithm, rows), self.tiles(algorithm).max(1));
+        let tile_flops = groups as u64 * self.group_flops(algorithm);
+        if tiles > caps.cores / 2 || tile_flops > caps.max_dispatch_flops {
             return None;
         }
-        let parts = (2 * caps.cores / tiles).min(MAX_PARTS).min(long_enough).min(slabs);
-        // Every part has as many slabs as the first: the last ones must not be empty.
+        let parts = (2 * caps.cores / tiles).min(MAX_PARTS).min(long_enough);
+        // Every part has as many slabs as the first: there are none for more parts.
         let parts = slabs.div_ceil(slabs.div_ceil(parts.max(1)));
         let sums = TensorType::f32([parts * rows, columns]);
         if parts < 2 || sums.bytes() > caps.max_binding_bytes {
@@ -274,9 +272,8 @@ impl Contraction<'_> {
         let mut binds = self.operands(band).to_vec();
         binds.push(Bind::write(5, Operand::Scratch(0)));
         binds.extend(plain.binds(self.inputs, 2, band.y, Operand::Input(1)));
-        let m = rows / self.batches;
-        let grid = algorithm.grid(algorithm.blocks(m) * self.batches * parts, w.quads(), caps);
-        let first = Dispatch { shader, binds, params: self.params(band, &plain, parts, 0), grid };
+        let grid = algorithm.grid(groups * parts, columns);
+        let first = Dispatch { shader, binds, params: self.params(band, &plain, parts, 0), grid, tile_flops };
 
         let shader = Shader::new("matmul_parts")
             .flag("CONV", self.conv)
@@ -289,7 +286,8 @@ impl Contraction<'_> {
         binds.extend(self.epilogue.binds(self.inputs, 2, band.y, Operand::Scratch(0)));
         let pairs = rows * w.quads().div_ceil(2);
         let grid = fold_grid((pairs as u64).div_ceil(64), caps.max_groups_per_axis);
-        let second = Dispatch { shader, binds, params: self.params(band, self.epilogue, parts, 0), grid };
+        let params = self.params(band, self.epilogue, parts, 0);
+        let second = Dispatch { shader, binds, params, grid, tile_flops: 0 };
         let name = algorithm.split_name(self.conv);
         Some(Variant { name, dispatches: vec![first, second], scratch: vec![sums] })
     }
@@ -299,15 +297,6 @@ impl Contraction<'_> {
         shader.encoding("a", self.inputs[0].dtype).encoding("w", self.w().dtype)
     }
 
-    /// Floating-point operations that tiles do for `rows` rows of the result, for columns that there are not, too, but not for
-    /// such rows.
-    fn flops(&self, algorithm: Algorithm, rows: usize) -> u64 {
-        let w = self.w();
-        let columns = w.channels().next_multiple_of(algorithm.tile()[1]);
-        let taps: usize = if self.conv { w.shape[0] * w.shape[1] } else { 1 };
-        2 * (rows * taps * self.inputs[0].channels() * columns) as u64
-    }
-
     /// Bindings 0 and 1.
     fn operands(&self, band: &Band) -> [Bind; 2] {
         let a = Bind::read(0, Operand::Input(0)).rows(&self.inputs[0], band.a.0, band.a.1);
@@ -315,7 +304,7 @@ impl Contraction<'_> {
     }
 
     /// The words of `Params` in contraction.wgsl.
-    fn params(&self, band: &Band, epilogue: &Epilogue, parts: usize, first_block: usize) -> Vec<u32> {
+    fn params(&self, band: &Band, epilogue: &Epilogue, parts: usize, first_group: usize) -> Vec<u32> {
         let (first, rows) = band.y;
         let w = self.w();
         let extents = [rows / self.batches, w.channels(), self.inputs[0].quads(), self.batch_rows];
@@ -325,7 +314,7 @@ impl Contraction<'_> {
             word,
             first as u32,
             w.strip_quads() as u32,
-            first_block as u32,
+            first_group as u32,
             epilogue.scale_word(),
         ]);
         params.extend(&band.addressing);

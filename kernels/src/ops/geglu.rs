@@ -103,6 +103,7 @@ impl Op for Geglu {
                     ],
                     params: vec![quads as u32, y.channels() as u32],
                     grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                    tile_flops: 0,
                 }
             })
             .collect();

@@ -74,6 +74,7 @@ impl GroupNorm {
             ],
             params,
             grid: fold_grid((batches * self.groups.div_ceil(span_groups)) as u64, caps.max_groups_per_axis),
+            tile_flops: 0,
         };
         Variant { name: "group_norm_whole", dispatches: vec![dispatch], scratch: Vec::new() }
     }
@@ -106,6 +107,7 @@ impl GroupNorm {
                 binds: vec![bound(Bind::read(0, Operand::Input(0))), Bind::write(1, Operand::Scratch(0))],
                 params: words(&[&window[..], &[first_slab, batch_slabs]].concat()),
                 grid,
+                tile_flops: 0,
             });
             let mut params = words(&[&window[..], &[batch_slabs]].concat());
             params.extend([(self.eps as f32).to_bits(), u32::from(self.silu)]);
@@ -120,6 +122,7 @@ impl GroupNorm {
                 ],
                 params,
                 grid,
+                tile_flops: 0,
             });
         }
         first.append(&mut second);

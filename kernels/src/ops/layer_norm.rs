@@ -79,6 +79,7 @@ impl Op for LayerNorm {
                 ],
                 params: vec![rows as u32, x.channels() as u32, (self.eps as f32).to_bits()],
                 grid: fold_grid(rows.div_ceil(WORKGROUP_ROWS) as u64, caps.max_groups_per_axis),
+                tile_flops: 0,
             })
             .collect();
         Ok(vec![Variant { name: "layer_norm", dispatches, scratch: Vec::new() }])

@@ -93,6 +93,7 @@ impl Op for LinearCombination {
                     binds,
                     params: [quads, y.channels(), self.terms].map(|v| v as u32).into(),
                     grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                    tile_flops: 0,
                 }
             })
             .collect();

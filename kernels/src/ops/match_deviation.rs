@@ -96,6 +96,7 @@ impl Op for MatchDeviation {
             ],
             params: words([channels, slabs.batch_rows, slabs.rows, slabs.count, batches]),
             grid: fold_grid(batches as u64, caps.max_groups_per_axis),
+            tile_flops: 0,
         });
         let apply = Shader::new("match_deviation_apply").encoding("x", x.dtype).encoding("y", x.dtype);
         for (first, rows) in bands(self.name(), &[x], caps)? {
@@ -109,6 +110,7 @@ impl Op for MatchDeviation {
                 ],
                 params: [quads, channels, first, slabs.batch_rows].map(|v| v as u32).into(),
                 grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                tile_flops: 0,
             });
         }
         Ok(vec![Variant { name: "match_deviation", dispatches, scratch: vec![partials, factors] }])

@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::bands::working_bands;
-use super::contraction::{self, Band, Contraction};
+use super::bands::bands;
+use super::contraction::{Band, Contraction};
 use super::{Epilogue, check_count, check_float, check_whole, f16, f32, shape_error};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
@@ -67,7 +67,6 @@ impl MatMul {
         check_whole(self.name(), "w", w, caps)?;
         let mut banded = vec![a, &y];
         banded.extend(self.epilogue.residual.then(|| inputs.last().expect("inferred")));
-        let row_flops = 2 * (e.k * e.n) as u64;
         let w_stride = if e.batched_w { w.shape[w.shape.len() - 2] * w.quads() } else { 0 };
         let bias_stride = if self.stacked { w.quads() } else { 0 };
         let (epilogue, batch_rows) = (&self.epilogue, e.batch_rows);
@@ -90,14 +89,12 @@ impl MatMul {
                 }
             }
             let band = |rows| Band { y: rows, a: rows, addressing: addressing(e.batch, e.m, 0) };
-            // Products with a w of their own are not split: the rows of all of them are in one band.
-            let row_flops = if e.batched_w { 0 } else { row_flops };
-            let bands = working_bands(self.name(), &banded, row_flops, caps)?.into_iter().map(band).collect();
+            let bands = bands(self.name(), &banded, caps)?.into_iter().map(band).collect();
             return Ok(Contraction { bands, ..whole });
         }
         let every_product = Band { y: (0, y.rows()), a: (0, e.m), addressing: addressing(e.batch, 0, 0) };
         let fits = [a, &y].iter().all(|ty| ty.bytes() <= caps.max_binding_bytes);
-        if fits && row_flops * y.rows() as u64 <= caps.max_dispatch_flops {
+        if fits {
             return Ok(Contraction { bands: vec![every_product], ..whole });
         }
         // One product after the other, if its rows of the result begin at an offset that can be bound.
@@ -107,7 +104,7 @@ impl MatMul {
             return Ok(Contraction { bands: vec![every_product], ..whole });
         }
         let own = TensorType::new(y.dtype, [e.m, e.n]);
-        let of_product = working_bands(self.name(), &[a, &own], row_flops, caps)?;
+        let of_product = bands(self.name(), &[a, &own], caps)?;
         let bands = (0..e.batch)
             .flat_map(|product| of_product.iter().map(move |rows| (product, *rows)))
             .map(|(product, (first, rows))| Band {
@@ -234,13 +231,13 @@ impl Op for MatMul {
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
-        Ok(self.contraction(inputs, caps)?.variants(caps))
+        self.contraction(inputs, caps)?.variants(self.name(), caps)
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
         let e = self.extents(&inputs[0], &inputs[1]);
         let y = self.epilogue.result(inputs[0].dtype, [e.batch * e.m, self.epilogue.outputs(e.n)]);
-        contraction::cost(e.batch * e.m, e.n, e.k, inputs, &y)
+        Cost::new(2 * (e.batch * e.m * e.n * e.k) as u64, inputs, &y)
     }
 
     fn class(&self, inputs: &[TensorType]) -> Class {
@@ -379,67 +376,6 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_a_tile_has_and_a_product_has_not_are_work() {
-        let caps = Caps { max_dispatch_flops: 1_000_000_000, ..Caps::webgpu() };
-        let dispatches = |n| {
-            let types = [f32([1, 10_000, 1000]), f32([1, 1000, n])];
-            let variants = MatMul::default().variants(&types, &caps).expect("fits");
-            variants.iter().map(|variant| variant.dispatches.len()).collect::<Vec<_>>()
-        };
-        assert!(dispatches(64).iter().all(|count| *count > 1));
-        assert_eq!(dispatches(3), dispatches(64));
-        // 1.28 and 2.56 GFLOP, and no more dispatches than they take.
-        assert_eq!(dispatches(3).into_iter().max(), Some(3));
-        assert_eq!(dispatches(3).into_iter().filter(|count| *count == 2).count(), dispatches(3).len() - 1);
-        // Submissions are filled by this, as if tiles were the widest.
-        let work = |n| MatMul::default().cost(&[f32([1, 10_000, 1000]), f32([1, 1000, n])]).work();
-        assert_eq!([3, 64, 128, 129].map(work), [2_560_000_000, 2_560_000_000, 2_560_000_000, 5_120_000_000]);
-    }
-
-    /// Parts of sums are one dispatch, which the columns of a tile have to fit into, too.
-    #[test]
-    fn sums_are_split_where_whole_tiles_are_within_the_limit() {
-        let offered = |name, types: &[TensorType; 2], max_dispatch_flops| {
-            let subgroups = Some(Subgroups { min: 32, max: 32 });
-            let caps = Caps { cooperative: Some(16), subgroups, workgroup_bytes: 32 << 10, ..Caps::webgpu() };
-            let caps = Caps { cores: 128, max_dispatch_flops, ..caps };
-            let variants = MatMul::default().variants(types, &caps).expect("fits");
-            variants.iter().any(|variant| variant.name == name)
-        };
-        // Half of a tile's columns are for nothing on matrix units, none of the other's.
-        let types = [TensorType::new(DType::F16, [1000, 4096]), TensorType::new(DType::F16, [4096, 64])];
-        let in_64 = 2 * 1000 * 4096 * 64;
-        for (name, flops) in [("matmul_cooperative_split", 2 * in_64), ("matmul_tiled_split", in_64)] {
-            assert_eq!([flops - 1, flops].map(|limit| offered(name, &types, limit)), [false, true], "{name}");
-        }
-        // All products of a batch are one dispatch.
-        let types = [f32([4, 64, 4096]), f32([4, 4096, 64])];
-        let flops = 4 * 2 * 64 * 4096 * 64;
-        let name = "matmul_tiled_split";
-        assert_eq!([flops - 1, flops].map(|limit| offered(name, &types, limit)), [false, true]);
-    }
-
-    #[test]
-    fn what_is_within_the_limit_is_one_dispatch() {
-        let most = |types: &[TensorType; 2], columns: usize| {
-            let flops = 2 * types[0].shape.elements() * columns;
-            let caps = Caps { max_dispatch_flops: flops as u64, ..Caps::webgpu() };
-            let variants = MatMul::default().variants(types, &caps).expect("fits");
-            let whole =
-                variants.iter().filter(|variant| columns == 128 || !variant.name.ends_with("128x128"));
-            whole.map(|variant| variant.dispatches.len()).collect::<Vec<_>>()
-        };
-        for types in [
-            [f32([1000, 1000]), f32([1000, 64])],
-            [f32([512, 1, 1000]), f32([512, 1000, 64])],
-            [f32([1000, 1000]), f32([1000, 128])],
-        ] {
-            let counts = most(&types, types[1].channels());
-            assert!(counts.len() > 2 && counts.iter().all(|count| *count == 1), "{types:?}: {counts:?}");
-        }
-    }
-
-    #[test]
     fn tiles_that_are_twice_as_wide_as_the_result_are_not_taken() {
         let usual = |n| {
             let types = [f32([1, 10_000, 1000]), f32([1, 1000, n])];
@@ -464,32 +400,6 @@ mod tests {
         };
         assert!(offered(8, 8) && offered(32, 32));
         assert!(!offered(8, 32));
-    }
-
-    #[test]
-    fn products_whose_rows_cannot_be_bound_apart_are_split_all_the_same() {
-        // Rows of blocks that a workgroup has along x and y, or y and z.
-        let rows_of = |name: &str, [x, y, z]: [u32; 3]| match name {
-            "matmul_register" => 32 * y * z,
-            "matmul_tiled_64x64" => 64 * x * y,
-            _ => 128 * x * y,
-        };
-        let caps = Caps::webgpu();
-        let one = MatMul::default();
-        for (op, inputs) in [
-            (MatMul { stacked: true, ..one.clone() }, [f32([1, 4095, 2048]), f32([3, 2048, 2041])]),
-            (one, [f32([3, 4095, 2048]), f32([3, 2048, 2041])]),
-        ] {
-            let dispatches = op.cost(&inputs).flops.div_ceil(caps.max_dispatch_flops) as usize;
-            assert_eq!(dispatches, 3);
-            for variant in op.variants(&inputs, &caps).expect("fits") {
-                assert!(variant.dispatches.len() >= dispatches, "{}", variant.name);
-                for dispatch in &variant.dispatches {
-                    let flops = 2 * 2048 * 2041 * u64::from(rows_of(variant.name, dispatch.grid));
-                    assert!(flops <= caps.max_dispatch_flops, "{}: {flops}", variant.name);
-                }
-            }
-        }
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn flat_variant(
             let mut params = vec![quads as u32];
             params.extend(&extra);
             let grid = fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis);
-            Dispatch { shader: shader.clone(), binds, params, grid }
+            Dispatch { shader: shader.clone(), binds, params, grid, tile_flops: 0 }
         })
         .collect();
     Ok(vec![Variant { name, dispatches, scratch: Vec::new() }])

@@ -59,6 +59,7 @@ impl Slabs {
                     (w.batches * slabs * x.quads()).div_ceil(64) as u64,
                     caps.max_groups_per_axis,
                 ),
+                tile_flops: 0,
             }
         });
         Ok(dispatches.collect())

@@ -57,6 +57,7 @@ impl Op for NonFinite {
                 ],
                 params: [rows * x.quads(), groups * GROUP, first].map(|v| v as u32).into(),
                 grid: [groups as u32, 1, 1],
+                tile_flops: 0,
             })
             .collect();
         dispatches.push(Dispatch {
@@ -64,6 +65,7 @@ impl Op for NonFinite {
             binds: vec![Bind::read(0, Operand::Scratch(0)), Bind::write(1, Operand::Output)],
             params: vec![(groups * GROUP) as u32],
             grid: [1, 1, 1],
+            tile_flops: 0,
         });
         Ok(vec![Variant { name: "non_finite", dispatches, scratch: vec![counts] }])
     }

@@ -97,6 +97,7 @@ impl Op for Normalize {
                     ],
                     params: params.map(|v| v as u32).to_vec(),
                     grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                    tile_flops: 0,
                 }
             })
             .collect();

@@ -136,6 +136,7 @@ impl Op for LatentsToRgb {
                 ],
                 params: vec![rows as u32, z.quads() as u32],
                 grid: fold_grid((rows as u64).div_ceil(64), caps.max_groups_per_axis),
+                tile_flops: 0,
             })
             .collect();
         Ok(vec![Variant { name: "latents_to_rgb", dispatches, scratch: Vec::new() }])

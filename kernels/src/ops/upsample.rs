@@ -94,6 +94,7 @@ impl Op for Upsample {
                     binds: vec![band.read(0, inputs), band.write(1, &y)],
                     params,
                     grid: fold_grid((quads as u64).div_ceil(64), caps.max_groups_per_axis),
+                    tile_flops: 0,
                 }
             })
             .collect();

@@ -10,7 +10,7 @@ struct Params {
     epilogue: u32,                      // activation and operands of the epilogue; from bit 16 on, parts()
     first_row: u32,                     // row of the whole y that the bound window starts at
     w_strip: u32,                       // quads of a strip of w's columns; strips lie one after the other
-    first_block: u32,                   // block of rows that the dispatch starts with
+    first_group: u32,                   // workgroup along the rows that the dispatch starts with
     scale: f32,                         // factor of the result
 #ifdef CONV
     first_pixel: u32,                   // pixel of the whole a that the bound window starts at

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::folder::is_inside;
-use crate::safetensors::{Limits, read_header, string_map};
+use crate::safetensors::{Header, Limits, read_header, read_header_of_part, string_map};
 use crate::terminal::escaped;
 use crate::{BytesSource, Encoding, Error, FileSource, Folder, Source, read_range, read_whole};
 
@@ -148,6 +148,18 @@ impl Checkpoint {
     ///   one of `limits`; [`Error::Io`]
     pub async fn from_source(source: Arc<dyn Source>, limits: &Limits) -> Result<Self, Error> {
         let header = read_header(&*source, limits).await?;
+        Ok(Self::of_header(source, header))
+    }
+
+    /// The tensors of one safetensors file that may end anywhere after its header, as one does that is still being downloaded.
+    ///
+    /// # Errors  as [`Checkpoint::from_source`]
+    pub async fn from_part(source: Arc<dyn Source>, limits: &Limits) -> Result<Self, Error> {
+        let header = read_header_of_part(&*source, limits).await?;
+        Ok(Self::of_header(source, header))
+    }
+
+    fn of_header(source: Arc<dyn Source>, header: Header) -> Self {
         let tensors = header.tensors.into_iter().map(|tensor| {
             let entry = TensorEntry {
                 name: tensor.name.clone(),
@@ -160,7 +172,13 @@ impl Checkpoint {
             };
             (tensor.name, entry)
         });
-        Ok(Self { tensors: tensors.collect(), label: source.label().to_owned(), metadata: header.metadata })
+        Self { tensors: tensors.collect(), label: source.label().to_owned(), metadata: header.metadata }
+    }
+
+    /// The same with more tensors by their names, each in the place of one that has its name.
+    pub fn with_tensors(mut self, tensors: impl IntoIterator<Item = (String, TensorEntry)>) -> Self {
+        self.tensors.extend(tensors);
+        self
     }
 
     /// The tensors of the shards that the index file `name` in `folder` lists.

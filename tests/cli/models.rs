@@ -211,6 +211,7 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     let weights = "unet/diffusion_pytorch_model.safetensors";
     let bytes = std::fs::read(folder.path().join("model").join(weights)).expect("a file");
     let half = &bytes[..bytes.len() / 2];
+    let to_come_of_half = bytes.len() - half.len();
     let index = json!({ "metadata": {}, "weight_map": { "conv_in.bias": "a-00001-of-00002.safetensors" } });
     let index = index.to_string();
     for (name, file, content) in [
@@ -234,9 +235,10 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         }
         let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
         assert_eq!((&absent["name"], &absent["assumed"]), (&"unet".into(), &"F16".into()));
-        let there = if content.len() == half.len() { half.len() as u64 } else { 0 };
-        let (all, to_come) = (absent["weight_bytes"].as_u64(), absent["bytes_to_come"].as_u64());
-        assert_eq!(to_come, all.map(|all| all.saturating_sub(there)), "{absent:#}");
+        // A header that is there says how long the file will be.
+        let lacking = Some((bytes.len() - half.len()) as u64).filter(|_| content.len() == half.len());
+        let to_come = lacking.or(absent["weight_bytes"].as_u64());
+        assert_eq!(absent["bytes_to_come"].as_u64(), to_come, "{absent:#}");
     }
     // A header that is there says how the rest will be stored: here in f32, which --precision did not ask for.
     copy_folder(&folder.path().join("model"), &folder.path().join("wide"));
@@ -276,9 +278,8 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         assert_eq!(plan[key], whole[key], "{key}: {stderr}");
     }
     let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
-    let to_come = absent["weight_bytes"].as_u64().map(|all| all.saturating_sub(there as u64));
+    let to_come = Some((bytes.len() - there) as u64);
     assert_eq!((&absent["assumed"], absent["bytes_to_come"].as_u64()), (&"F32".into(), to_come));
-    assert!(to_come > Some(0), "{absent:#}");
     // Another of the same kind, of which there is nothing yet, is passed over.
     let nothing = wide.with_file_name("a.safetensors.incomplete");
     std::fs::write(&nothing, "").expect("written");
@@ -287,11 +288,11 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     std::fs::remove_file(nothing).expect("removed");
     // Beside one in f16 it is the one that --precision prefers.
     std::fs::write(wide.with_extension("fp16.safetensors.incomplete"), half).expect("written");
-    for (precision, assumed, there) in [("auto", "F16", half.len()), ("f32", "F32", there)] {
+    let of_half = to_come_of_half as u64;
+    for (precision, assumed, to_come) in [("auto", "F16", Some(of_half)), ("f32", "F32", to_come)] {
         let (_, plan, _) = planned(&["-m", "wide", "--precision", precision]);
         let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
         assert_eq!(absent["assumed"], assumed);
-        let to_come = absent["weight_bytes"].as_u64().map(|all| all.saturating_sub(there as u64));
         assert_eq!(absent["bytes_to_come"].as_u64(), to_come, "{absent:#}");
     }
 
@@ -329,6 +330,23 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         let (code, plan, _) = planned(&["-m", name]);
         assert_eq!((code, &plan["fits"]), (Some(3), &false.into()), "{plan:#}");
     }
+    // Nor is what a header says that is there, of one file among several: the file, the tensor and its name in it are told.
+    copy_folder(&path("model"), &path("parts"));
+    let weights = path("parts").join("text_encoder/model.safetensors");
+    let name = "text_model.encoder.layers.0.self_attn.q_proj.weight";
+    edit(&weights, |parts| {
+        let shape = parts.header[name]["shape"].as_array().expect("two extents");
+        let extents: Vec<u64> = shape.iter().filter_map(Value::as_u64).collect();
+        parts.header[name]["shape"] = json!([extents[0] / 2, 2 * extents[1]]);
+        parts.data.truncate(100);
+    });
+    std::fs::rename(&weights, path("parts").join("text_encoder/b.safetensors.incomplete")).expect("renamed");
+    std::fs::write(path("parts").join("text_encoder/a.safetensors.incomplete"), "").expect("written");
+    let output = run(folder.path(), &["plan", "-m", "parts"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    let says = format!("text_encoder/b.safetensors.incomplete: tensor '{name}': expected [");
+    assert!(stderr.lines().count() == 1 && stderr.contains(&says), "{stderr}");
     // What there will be of f32 is twice as much, and more than a limit that it knows of allows.
     let (code, plan, stderr) = planned(&["-m", "none", "--precision", "f32", "--max-vram", "300K"]);
     assert_eq!((code, &plan["fits"]), (Some(5), &false.into()), "{stderr}");

@@ -271,11 +271,11 @@ impl Facts {
                 part.part.clone(),
                 bytes(part.bytes),
                 part.encoding.to_string(),
-                bytes(part.bytes_to_come()),
+                bytes(part.bytes_to_come),
                 one_line(&part.problem.to_string()),
             ]
         }));
-        let to_come = self.absent.iter().map(Absent::bytes_to_come).fold(0, u64::saturating_add);
+        let to_come = self.absent.iter().map(|part| part.bytes_to_come).fold(0, u64::saturating_add);
         let verdict = format!("no: the model is not complete, {} are to come; then {then}", bytes(to_come));
         (format!("\n{}\n", table(&rows)), verdict)
     }
@@ -287,7 +287,7 @@ impl Facts {
                 "problem": part.problem.to_string(),
                 "assumed": part.encoding.to_string(),
                 "weight_bytes": part.bytes,
-                "bytes_to_come": part.bytes_to_come(),
+                "bytes_to_come": part.bytes_to_come,
             })
         };
         let phase = |phase: &Phase| {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kernels::{DType, TensorType};
-use loaders::safetensors::{Limits, read_header_of_part};
-use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder, Prefer, Source};
+use loaders::safetensors::Limits;
+use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder, Prefer, Source, TensorEntry};
 
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::model::{Precision, TextPart};
@@ -27,15 +27,8 @@ pub struct Absent {
     pub encoding: Encoding,
     /// Bytes of all of them.
     pub bytes: u64,
-    /// Bytes of those files of them that are there, whole or not.
-    pub bytes_there: u64,
-}
-
-impl Absent {
-    /// Bytes that are still to come.
-    pub fn bytes_to_come(&self) -> u64 {
-        self.bytes.saturating_sub(self.bytes_there)
-    }
+    /// Bytes that are still to come: of files, as far as headers that are there say how long these will be.
+    pub bytes_to_come: u64,
 }
 
 /// Shapes of the tensors that a network needs, by name.
@@ -69,19 +62,20 @@ impl PartWeights<'_> {
         let folder = self.folder.part_folder(name)?;
         let there = weights_there(&folder, prefer);
         let usual = if self.precision == Precision::F32 { Encoding::F32 } else { Encoding::F16 };
-        let stored = Stored::of(&there, usual).await;
-        let label = if let [file] = there.as_slice() { file.label() } else { folder.label() };
-        let tensors = shapes()?.into_iter().map(|(name, shape)| {
-            let encoding = stored.encoding(&name);
-            (name, encoding, shape)
-        });
-        let checkpoint = Checkpoint::foretold(label, tensors);
+        let there = There::of(&there).await;
+        let encoding = there.encoding().unwrap_or(usual);
+        let unnamed = shapes()?.into_iter().filter(|(name, _)| !there.tensors.contains_key(name));
+        let unnamed = unnamed.map(|(name, shape)| (name, encoding, shape));
+        let unnamed = Checkpoint::foretold(folder.label(), unnamed);
+        let bytes_to_come =
+            there.bytes_to_come.saturating_add(unnamed.bytes().saturating_sub(there.bytes_without_header));
+        let checkpoint = unnamed.with_tensors(there.tensors);
         absent.push(Absent {
             part: name.to_owned(),
             problem,
-            encoding: stored.usual,
-            bytes: checkpoint.encodings().iter().map(|total| total.bytes).fold(0, u64::saturating_add),
-            bytes_there: there.iter().map(|file| file.len()).fold(0, u64::saturating_add),
+            encoding,
+            bytes: checkpoint.bytes(),
+            bytes_to_come,
         });
         Ok(checkpoint)
     }
@@ -100,36 +94,47 @@ fn weights_there(folder: &Folder, prefer: Prefer) -> Vec<Arc<dyn Source>> {
     there.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
 }
 
-/// How weights are stored, as far as headers that are there say.
-struct Stored {
-    known: BTreeMap<String, Encoding>,
-    /// How those are stored that no header names.
-    usual: Encoding,
+/// What headers that are there say.
+#[derive(Default)]
+struct There {
+    /// The tensors that they name, by the names that networks ask for.
+    tensors: BTreeMap<String, TensorEntry>,
+    /// Bytes that their files lack.
+    bytes_to_come: u64,
+    /// Bytes of files without a header that can be read.
+    bytes_without_header: u64,
 }
 
-impl Stored {
-    /// In `files`: what no header names as most of what they name, or as `usual` where they name nothing.
-    async fn of(files: &[Arc<dyn Source>], usual: Encoding) -> Self {
-        let (mut known, mut bytes) = (BTreeMap::new(), BTreeMap::<Encoding, u64>::new());
+impl There {
+    async fn of(files: &[Arc<dyn Source>]) -> Self {
+        let mut there = There::default();
         for file in files {
-            let Ok(header) = read_header_of_part(&**file, &Limits::default()).await else { continue };
-            for tensor in header.tensors {
-                // Checkpoints have indices beside their weights.
-                if matches!(tensor.encoding, Encoding::F16 | Encoding::Bf16 | Encoding::F32) {
-                    let sum = bytes.entry(tensor.encoding).or_default();
-                    *sum = sum.saturating_add(tensor.bytes);
-                }
+            let Ok(part) = Checkpoint::from_part(Arc::clone(file), &Limits::default()).await else {
+                there.bytes_without_header = there.bytes_without_header.saturating_add(file.len());
+                continue;
+            };
+            let ends = part.tensors().map(|(_, tensor)| tensor.offset.saturating_add(tensor.bytes));
+            let lacking = ends.max().unwrap_or(0).saturating_sub(file.len());
+            there.bytes_to_come = there.bytes_to_come.saturating_add(lacking);
+            there.tensors.extend(part.tensors().map(|(name, tensor)| {
                 // A text encoder's names may have it in front or not; an autoencoder's may be older.
-                let name = tensor.name.strip_prefix("text_model.").unwrap_or(&tensor.name);
-                known.insert(VaeKl::present_name(name), tensor.encoding);
-            }
+                let name = name.strip_prefix("text_model.").unwrap_or(name);
+                (VaeKl::present_name(name), tensor.clone())
+            }));
         }
-        let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(encoding, _)| encoding);
-        Stored { known, usual: most.unwrap_or(usual) }
+        there
     }
 
-    fn encoding(&self, name: &str) -> Encoding {
-        self.known.get(name).copied().unwrap_or(self.usual)
+    /// How most of the bytes are stored, but for such as are no weights: checkpoints have indices beside theirs.
+    fn encoding(&self) -> Option<Encoding> {
+        let mut bytes = BTreeMap::<Encoding, u64>::new();
+        for tensor in self.tensors.values() {
+            if matches!(tensor.encoding, Encoding::F16 | Encoding::Bf16 | Encoding::F32) {
+                let sum = bytes.entry(tensor.encoding).or_default();
+                *sum = sum.saturating_add(tensor.bytes);
+            }
+        }
+        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(encoding, _)| encoding)
     }
 }
 
@@ -197,28 +202,51 @@ mod tests {
         Arc::new(BytesSource::new("part", bytes))
     }
 
+    fn there(headers: &[&str]) -> There {
+        let files: Vec<Arc<dyn Source>> = headers.iter().map(|header| part(header)).collect();
+        pollster::block_on(There::of(&files))
+    }
+
+    const BF16: &str = r#"{"a": {"dtype": "BF16", "shape": [9], "data_offsets": [0, 18]}}"#;
+    /// Three tensors of 2 bytes, one of 12, and indices of 32.
+    const MIXED: &str = r#"{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
+        "b": {"dtype": "F16", "shape": [1], "data_offsets": [12, 14]},
+        "text_model.c": {"dtype": "F16", "shape": [1], "data_offsets": [14, 16]},
+        "mid_block.attentions.0.query.bias": {"dtype": "F16", "shape": [1], "data_offsets": [16, 18]},
+        "position_ids": {"dtype": "I64", "shape": [4], "data_offsets": [18, 50]}}"#;
+
     #[test]
-    fn what_no_header_names_is_stored_as_most_of_what_they_name() {
-        let stored = |headers: &[&str]| {
-            let files: Vec<Arc<dyn Source>> = headers.iter().map(|header| part(header)).collect();
-            pollster::block_on(Stored::of(&files, Encoding::F32))
-        };
-        assert_eq!(stored(&[]).usual, Encoding::F32);
-        let bf16 = r#"{"a": {"dtype": "BF16", "shape": [9], "data_offsets": [0, 18]}}"#;
-        assert_eq!(stored(&[bf16]).usual, Encoding::Bf16);
-        // Three tensors of 6 bytes, one of 12, and indices of 32.
-        let mixed = r#"{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
-            "b": {"dtype": "F16", "shape": [1], "data_offsets": [12, 14]},
-            "text_model.c": {"dtype": "F16", "shape": [1], "data_offsets": [14, 16]},
-            "mid_block.attentions.0.query.bias": {"dtype": "F16", "shape": [1], "data_offsets": [16, 18]},
-            "position_ids": {"dtype": "I64", "shape": [4], "data_offsets": [18, 50]}}"#;
-        let found = stored(&["{", mixed]);
-        assert_eq!(found.encoding("mid_block.attentions.0.to_q.bias"), Encoding::F16);
-        assert_eq!(
-            ["a", "b", "c", "e"].map(|name| found.encoding(name)),
-            [Encoding::F32, Encoding::F16, Encoding::F16, Encoding::F32]
-        );
+    fn most_of_what_headers_name_is_how_the_rest_is_stored() {
+        assert_eq!(there(&[]).encoding(), None);
+        assert_eq!(there(&["{"]).encoding(), None);
+        assert_eq!(there(&[BF16]).encoding(), Some(Encoding::Bf16));
+        assert_eq!(there(&["{", MIXED]).encoding(), Some(Encoding::F32));
         let f16 = r#"{"f": {"dtype": "F16", "shape": [9], "data_offsets": [0, 18]}}"#;
-        assert_eq!(stored(&[mixed, f16]).usual, Encoding::F16);
+        assert_eq!(there(&[MIXED, f16]).encoding(), Some(Encoding::F16));
+    }
+
+    #[test]
+    fn tensors_have_the_names_that_networks_ask_for_and_tell_their_own() {
+        let found = there(&[MIXED]).tensors;
+        let names: Vec<(&str, &str)> =
+            found.iter().map(|(name, tensor)| (name.as_str(), tensor.name.as_str())).collect();
+        let expected = [
+            ("a", "a"),
+            ("b", "b"),
+            ("c", "text_model.c"),
+            ("mid_block.attentions.0.to_q.bias", "mid_block.attentions.0.query.bias"),
+            ("position_ids", "position_ids"),
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn what_files_lack_is_to_come() {
+        let found = there(&["{", MIXED, BF16]);
+        assert_eq!((found.bytes_to_come, found.bytes_without_header), (50 + 18, 9));
+        let whole = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes(), &[0; 18]].concat();
+        let found =
+            pollster::block_on(There::of(&[Arc::new(BytesSource::new("whole", whole)) as Arc<dyn Source>]));
+        assert_eq!((found.bytes_to_come, found.bytes_without_header), (0, 0));
     }
 }

@@ -3,10 +3,8 @@
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use engine::device::AdapterChoice;
-use engine::device::Gpu;
-use engine::tuning::Choices;
-use engine::tuning::Identity;
+use engine::device::{AdapterChoice, Gpu};
+use engine::tuning::{Choices, Identity, read_choices};
 use serde_json::Value;
 
 use crate::support::{
@@ -76,7 +74,7 @@ fn a_variant_that_was_found_wrong_is_passed_over_with_a_line() {
     // What a software driver takes for products.
     choices.distrust("matmul_broadcast");
     let path = folder.path().join("cache").join(identity.file_name());
-    std::fs::write(path, identity.to_json(&choices).to_string()).expect("written");
+    std::fs::write(&path, identity.to_json(&choices).to_string()).expect("written");
     let output = draw(folder.path(), &["-p", "x", "-o", "out.png"]);
     let line = "not used, for `photogram validate` found them wrong here: matmul_broadcast\n";
     assert!(text(&output.stderr).contains(line), "{output:?}");
@@ -87,6 +85,21 @@ fn a_variant_that_was_found_wrong_is_passed_over_with_a_line() {
     assert!(kernels.iter().all(|kernel| kernel["pass"] == true), "{found:#}");
     let taken: Vec<&str> = kernels.iter().filter_map(|kernel| kernel["variant"].as_str()).collect();
     assert!(taken.contains(&"matmul_register") && !taken.contains(&"matmul_broadcast"), "{taken:?}");
+
+    // What every adapter has, and is right by now: all variants are tried on their own cases, and later runs take it again.
+    let mut choices = Choices::default();
+    choices.distrust("matmul_register");
+    std::fs::write(&path, identity.to_json(&choices).to_string()).expect("written");
+    let output = succeed(folder.path(), &["validate", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let variants = list(&found, "variants");
+    assert!(variants.iter().any(|variant| variant["variant"] == "matmul_register"), "none is passed over");
+    let wrong: Vec<&Value> = variants.iter().filter(|variant| variant["pass"] != true).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.ends_with(": variants that later runs pass over: none\n"), "{stderr}");
+    let choices = pollster::block_on(read_choices(&path, &identity)).expect("its own file");
+    assert!(choices.trusts("matmul_register"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use engine::pipelines::{
 use loaders::RgbPicture;
 
 use crate::args::{
-    GenerateArgs, MemoryArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs,
+    GenerateArgs, MemoryArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, RngArg, ShapeArgs, StartArgs,
 };
 use crate::builtin;
 use crate::failure::{Code, Failure};
@@ -61,9 +61,7 @@ pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
     if args.batch_count == 0 || args.batch_count > MAX_PICTURES {
         return Err(Failure::usage("--batch-count", format!("1 to {MAX_PICTURES}"), args.batch_count));
     }
-    if args.strength.is_some() && args.init_img.is_none() {
-        return Err(Failure::usage("--strength", "--init-img beside it", "none"));
-    }
+    check_start(&args.start)?;
     if args.refiner_start.is_some() && args.refiner.is_none() {
         return Err(Failure::usage("--refiner-start", "--refiner beside it", "none"));
     }
@@ -74,25 +72,35 @@ pub(crate) fn check_args(args: &GenerateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Checks that there is a picture to go from.
+///
+/// # Errors    [`Code::Usage`]
+pub(crate) fn check_start(args: &StartArgs) -> Result<(), Failure> {
+    match args.strength.is_some() && args.init_img.is_none() {
+        true => Err(Failure::usage("--strength", "--init-img beside it", "none")),
+        false => Ok(()),
+    }
+}
+
 /// The request for the first picture.
 ///
 /// # Errors    those of reading the initial picture, and of [`Model::check`]
 pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Request, Failure> {
     check_told(args, model)?;
-    let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
+    let picture = args.start.init_img.as_ref().map(loaders::read_rgb).transpose()?;
     let size = picture_size(&args.shape, picture.as_ref(), model);
     let plain = plain_request(&args.prompt, &args.source, &args.shape, model);
     let mut request = Request {
         negative_prompt: args.negative_prompt.clone(),
         guidance_rescale: args.guidance_rescale,
         size,
-        steps: args.steps.unwrap_or(plain.steps),
+        steps: args.sampling.steps.unwrap_or(plain.steps),
         seed: if args.seed < 0 { random_seed() } else { Seed::from(args.seed) },
         rng: match args.rng {
             RngArg::Cpu => RngKind::Cpu,
             RngArg::Cuda => RngKind::Cuda,
         },
-        sampler: args.sampler,
+        sampler: args.sampling.sampler,
         schedule: args.schedule,
         spacing: args.timestep_spacing,
         prediction: args.prediction.map(|prediction| match prediction {
@@ -106,8 +114,7 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
     if let Some(picture) = picture {
         // No picture is stretched to a size that cannot be drawn.
         model.check(&request)?;
-        let image = stretched(&picture, size)?;
-        request.init = Some(InitImage { image, strength: args.strength.unwrap_or(STRENGTH) });
+        request.init = Some(initial(&picture, size, &args.start)?);
     }
     Ok(request)
 }
@@ -116,18 +123,14 @@ pub(crate) fn build_request(args: &GenerateArgs, model: &Model) -> Result<Reques
 ///
 /// # Errors    those of reading the initial picture, and of [`Model::check`]
 pub(crate) fn planned_request(args: &PlanArgs, model: &Model) -> Result<Request, Failure> {
-    let picture = args.init_img.as_ref().map(loaders::read_rgb).transpose()?;
+    let picture = args.start.init_img.as_ref().map(loaders::read_rgb).transpose()?;
     let size = picture_size(&args.shape, picture.as_ref(), model);
     let plain = plain_request("", &args.source, &args.shape, model);
-    let steps = args.steps.unwrap_or(plain.steps);
-    let mut request = Request { size, steps, sampler: args.sampler, ..plain };
+    let steps = args.sampling.steps.unwrap_or(plain.steps);
+    let mut request = Request { size, steps, sampler: args.sampling.sampler, ..plain };
     model.check(&request)?;
-    if args.strength.is_some() && picture.is_none() {
-        return Err(Failure::usage("--strength", "--init-img beside it", "none"));
-    }
     if let Some(picture) = picture {
-        let strength = args.strength.unwrap_or(STRENGTH);
-        request.init = Some(InitImage { image: stretched(&picture, size)?, strength });
+        request.init = Some(initial(&picture, size, &args.start)?);
     }
     Ok(request)
 }
@@ -200,6 +203,11 @@ fn picture_size(shape: &ShapeArgs, picture: Option<&RgbPicture>, model: &Model) 
         (None, None) => model.native_edge(),
     };
     PixelSize { width: edge(shape.width, RgbPicture::width), height: edge(shape.height, RgbPicture::height) }
+}
+
+/// The picture that drawing starts from, at the size that is drawn.
+fn initial(picture: &RgbPicture, size: PixelSize, args: &StartArgs) -> Result<InitImage, Failure> {
+    Ok(InitImage { image: stretched(picture, size)?, strength: args.strength.unwrap_or(STRENGTH) })
 }
 
 /// The picture at another size.

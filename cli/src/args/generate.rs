@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::samplers::{Method, Schedule, Spacing};
+use engine::samplers::{Schedule, Spacing};
 
 use super::{
-    MemoryArgs, ModelArgs, PredictionArg, RngArg, ShapeArgs, parse_count, parse_number, parse_pair,
-    parse_seed,
+    MemoryArgs, ModelArgs, PredictionArg, RngArg, SamplingArgs, ShapeArgs, StartArgs, parse_count,
+    parse_number, parse_pair, parse_seed,
 };
-use crate::sampler_names::{parse_sampler, parse_schedule, parse_spacing};
+use crate::sampler_names::{parse_schedule, parse_spacing};
 
 /// Words of `generate`.
 #[derive(Args, Debug)]
@@ -60,19 +60,11 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 
-    /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height where these are given
-    #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
-    pub(crate) init_img: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
 
-    /// How far to go from --init-img: above 0 (hardly) to 1 (it hardly matters) [default: 0.75]
-    #[arg(long, value_name = "NUMBER", help_heading = "Picture", value_parser = parse_number)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) strength: Option<f64>,
-
-    /// Denoising steps: more take longer and change less and less [default: 20; 25 for the built-in model]
-    #[arg(long, value_name = "COUNT", help_heading = "Sampling", value_parser = parse_count)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) steps: Option<usize>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
 
     /// Take back a part of the contrast that guidance adds: 0 (nothing) to 1; about 0.7 for zero-terminal-SNR models
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0, help_heading = "Sampling")]
@@ -83,11 +75,6 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "NUMBER", default_value_t = 42, help_heading = "Sampling")]
     #[arg(value_parser = parse_seed, allow_negative_numbers = true)]
     pub(crate) seed: i64,
-
-    /// Sampler: ddim, euler, euler_a, dpm++2m or pndm [default: the model's own]
-    #[arg(long, alias = "sampling-method", value_name = "NAME", help_heading = "Sampling")]
-    #[arg(value_parser = parse_sampler)]
-    pub(crate) sampler: Option<&'static Method>,
 
     /// Spacing of the noise levels: discrete or karras; not for ddim and pndm [default: the model's own]
     #[arg(long, alias = "scheduler", value_name = "NAME", help_heading = "Sampling")]

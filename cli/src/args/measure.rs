@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::samplers::Method;
 
-use super::{MemoryArgs, ModelArgs, ShapeArgs, parse_count, parse_number};
-use crate::sampler_names::parse_sampler;
+use super::{MemoryArgs, ModelArgs, SamplingArgs, ShapeArgs, StartArgs, parse_count};
 
 /// Words of `profile`.
 #[derive(Args, Debug)]
@@ -115,24 +113,11 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 
-    /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height where these are given
-    #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
-    pub(crate) init_img: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
 
-    /// How far to go from --init-img: above 0 (hardly) to 1 (it hardly matters) [default: 0.75]
-    #[arg(long, value_name = "NUMBER", help_heading = "Picture", value_parser = parse_number)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) strength: Option<f64>,
-
-    /// Denoising steps [default: 20; 25 for the built-in model]
-    #[arg(long, value_name = "COUNT", help_heading = "Sampling", value_parser = parse_count)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) steps: Option<usize>,
-
-    /// Sampler: ddim, euler, euler_a, dpm++2m or pndm [default: the model's own]
-    #[arg(long, alias = "sampling-method", value_name = "NAME", help_heading = "Sampling")]
-    #[arg(value_parser = parse_sampler)]
-    pub(crate) sampler: Option<&'static Method>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
 
     /// Print JSON
     #[arg(long, help_heading = "Output")]

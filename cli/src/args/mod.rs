@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use engine::device::AdapterChoice;
+use engine::samplers::Method;
 
 use crate::failure::{Code, Failure, one_line};
+use crate::sampler_names::parse_sampler;
 
 pub(crate) use check::{CompareArgs, DevicesArgs, InspectArgs, ReproduceArgs, ValidateArgs};
 pub(crate) use generate::GenerateArgs;
@@ -135,6 +137,33 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "NUMBER", help_heading = "Sampling", value_parser = parse_number)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) cfg_scale: Option<f64>,
+}
+
+/// What a picture starts from besides noise.
+#[derive(Args, Debug)]
+pub(crate) struct StartArgs {
+    /// Picture to start from (PNG, JPEG or WebP), stretched to --width x --height where these are given
+    #[arg(short, long, value_name = "FILE", help_heading = "Picture")]
+    pub(crate) init_img: Option<PathBuf>,
+
+    /// How far to go from --init-img: above 0 (hardly) to 1 (it hardly matters) [default: 0.75]
+    #[arg(long, value_name = "NUMBER", help_heading = "Picture", value_parser = parse_number)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) strength: Option<f64>,
+}
+
+/// How noise becomes a picture.
+#[derive(Args, Debug)]
+pub(crate) struct SamplingArgs {
+    /// Denoising steps: more take longer and change less and less [default: 20; 25 for the built-in model]
+    #[arg(long, value_name = "COUNT", help_heading = "Sampling", value_parser = parse_count)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) steps: Option<usize>,
+
+    /// Sampler: ddim, euler, euler_a, dpm++2m or pndm [default: the model's own]
+    #[arg(long, alias = "sampling-method", value_name = "NAME", help_heading = "Sampling")]
+    #[arg(value_parser = parse_sampler)]
+    pub(crate) sampler: Option<&'static Method>,
 }
 
 /// How weights and activations are stored.
@@ -300,7 +329,7 @@ mod tests {
     fn names_that_users_of_other_programs_know_are_accepted() {
         let args =
             generate(&["--sampling-method", "DPM++ 2M", "--scheduler", "Karras", "--prediction", "epsilon"]);
-        assert_eq!(args.sampler.map(|method| method.name), Some("dpm++2m"));
+        assert_eq!(args.sampling.sampler.map(|method| method.name), Some("dpm++2m"));
         assert_eq!(args.schedule, Some(Schedule::Karras));
         assert!(matches!(args.prediction, Some(PredictionArg::Eps)));
         assert!(matches!(generate(&["--prediction", "v_prediction"]).prediction, Some(PredictionArg::V)));

@@ -8,13 +8,14 @@ use crate::adapter::{Adapter, open_tuned};
 use crate::args::{ModelArgs, PlanArgs};
 use crate::failure::{Code, Failure, one_line, room_hint};
 use crate::report::{Report, Verbosity, print, print_json};
-use crate::request::{limit_memory, open_model, planned_request};
+use crate::request::{check_start, limit_memory, open_model, planned_request};
 use crate::tables::{bytes, table};
 
 /// Prints what a picture takes.
 ///
 /// # Errors    [`Code::OutOfMemory`] if it does not fit; those of a model that is not complete
 pub(crate) async fn run(args: &PlanArgs) -> Result<(), Failure> {
+    check_start(&args.start)?;
     let report = Report::new(Verbosity::Quiet);
     let inspection = match &args.source.model {
         Some(path) => Some(inspect(path).await?),

@@ -46,6 +46,7 @@ fn flags_that_make_no_sense_are_refused() {
         (&["generate"], 2, &["--prompt"]),
         (&["inspect"], 2, &["<PATH>"]),
         (&["validate", "--precision", "f16"], 2, &["--reference"]),
+        (&["plan", "-m", "absent", "--strength", "0.5"], 2, &["--strength", "--init-img"]),
     ];
     check_refusals(folder.path(), &[], rows);
     let rows: &[Row<'_>] = &[

@@ -17,6 +17,8 @@ use serde_json::Map;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use photogram_tests::{copy_folder, fixture};
+
 /// The program in `folder`.
 pub(crate) fn photogram(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_photogram"));
@@ -54,10 +56,6 @@ pub(crate) fn has_adapter() -> bool {
     })
 }
 
-pub(crate) fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
-}
-
 /// Everything below `folder`.
 pub(crate) fn names(folder: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
@@ -72,19 +70,6 @@ pub(crate) fn names(folder: &Path) -> BTreeSet<PathBuf> {
         }
     }
     found
-}
-
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    for path in names(from) {
-        let target = to.join(path.strip_prefix(from).expect("below it"));
-        match path.is_dir() {
-            true => std::fs::create_dir_all(&target).expect("a folder"),
-            false => drop(
-                std::fs::create_dir_all(target.parent().expect("a parent"))
-                    .and_then(|()| std::fs::copy(&path, &target)),
-            ),
-        }
-    }
 }
 
 /// A safetensors file taken apart.

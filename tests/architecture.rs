@@ -226,7 +226,7 @@ fn stems(folder: &Path) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What a crate depends on, for building and for tests too, by the names of the workspace.
+/// What a crate is built with, by the names of the workspace: tests may lean on the harness.
 fn dependencies(name: &str) -> Vec<String> {
     let manifest = workspace().join(name).join("Cargo.toml");
     let text = fs::read_to_string(manifest).expect("every crate has a manifest");
@@ -235,7 +235,7 @@ fn dependencies(name: &str) -> Vec<String> {
     for line in text.lines() {
         if line.starts_with('[') {
             section = line.trim_matches(['[', ']']);
-        } else if section.ends_with("dependencies") {
+        } else if section.ends_with("dependencies") && section != "dev-dependencies" {
             found.extend(line.split(['.', ' ', '=']).next().filter(|key| !key.is_empty()).map(str::to_owned));
         }
     }

@@ -142,8 +142,8 @@ pub async fn part_checkpoint(folder: &Folder, prefer: Prefer, limits: &Limits) -
     Err(folder.missing(&wanted.join(" or ")))
 }
 
-/// Names of weight files, the preferred first.
-fn weight_files(prefer: Prefer) -> impl Iterator<Item = String> {
+/// Names of weight files in a part's folder, the preferred first: safetensors files, and indices of shards.
+pub fn weight_files(prefer: Prefer) -> impl Iterator<Item = String> {
     let full = ["safetensors", "safetensors.index.json"];
     let fp16 = ["fp16.safetensors", "safetensors.index.fp16.json", "fp16.safetensors.index.json"];
     let endings: Vec<&str> = match prefer {

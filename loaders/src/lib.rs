@@ -36,7 +36,7 @@ pub mod tokenizer;
 
 pub use checkpoint::{Checkpoint, EncodingTotal, TensorEntry};
 pub use config::{Config, FromJson, OneOrMany};
-pub use diffusers::{DiffusersFolder, Prefer, part_checkpoint, part_config};
+pub use diffusers::{DiffusersFolder, Prefer, part_checkpoint, part_config, weight_files};
 pub use error::Error;
 pub use folder::Folder;
 pub use names::Rename;

@@ -207,16 +207,19 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     let (code, whole, _) = planned(&["-m", "model", "--precision", "f16"]);
     assert_eq!((code, &whole["complete"]), (Some(0), &true.into()));
 
-    // Half a file under its own name, under a download's, an index without its shards, nothing.
+    // Half a file under its own name, under a download's, half a header, an index without its shards, nothing.
     let weights = "unet/diffusion_pytorch_model.safetensors";
     let bytes = std::fs::read(folder.path().join("model").join(weights)).expect("a file");
     let half = &bytes[..bytes.len() / 2];
     let to_come_of_half = bytes.len() - half.len();
+    let header_bytes = 8 + bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)) as usize;
+    let all = bytes.len() - header_bytes;
     let index = json!({ "metadata": {}, "weight_map": { "conv_in.bias": "a-00001-of-00002.safetensors" } });
     let index = index.to_string();
     for (name, file, content) in [
         ("half", weights, half),
         ("incomplete", "unet/diffusion_pytorch_model.safetensors.incomplete", half),
+        ("begun", weights, &bytes[..header_bytes / 2]),
         ("sharded", "unet/diffusion_pytorch_model.safetensors.index.json", index.as_bytes()),
         ("none", "unet/readme", &b""[..]),
     ] {
@@ -235,10 +238,23 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         }
         let [absent] = list(&plan, "absent") else { panic!("{plan:#}") };
         assert_eq!((&absent["name"], &absent["assumed"]), (&"unet".into(), &"F16".into()));
-        // A header that is there says how long the file will be.
-        let lacking = Some((bytes.len() - half.len()) as u64).filter(|_| content.len() == half.len());
-        let to_come = lacking.or(absent["weight_bytes"].as_u64());
-        assert_eq!(absent["bytes_to_come"].as_u64(), to_come, "{absent:#}");
+        assert_eq!(absent["weight_bytes"], all, "{absent:#}");
+        let to_come = match name {
+            // A header that is there says how long the file will be.
+            "half" | "incomplete" => to_come_of_half,
+            "begun" => all - content.len(),
+            _ => all,
+        };
+        assert_eq!(absent["bytes_to_come"], to_come, "{absent:#}");
+        let output = run(folder.path(), &["plan", "-W", "64", "-H", "64", "-m", name, "--precision", "f16"]);
+        let stdout = text(&output.stdout);
+        let [all, to_come] = [all, to_come].map(|bytes| format!("{:.1} KiB", bytes as f64 / 1024.0));
+        let row = stdout.lines().find(|line| line.starts_with("unet ") && line.contains(" F16 "));
+        let cells: Vec<&str> = row.unwrap_or_default().split("  ").map(str::trim).collect();
+        let cells: Vec<&str> = cells.into_iter().filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells[..4], ["unet", &all, "F16", &to_come], "{stdout}");
+        let verdict = format!("\nno: the model is not complete, {to_come} are to come; then yes");
+        assert!(stdout.contains(&verdict), "{stdout}");
     }
     // A header that is there says how the rest will be stored: here in f32, which --precision did not ask for.
     copy_folder(&folder.path().join("model"), &folder.path().join("wide"));
@@ -347,6 +363,19 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     let says = format!("text_encoder/b.safetensors.incomplete: tensor '{name}': expected [");
     assert!(stderr.lines().count() == 1 && stderr.contains(&says), "{stderr}");
+    // What the only file lacks by its header, it will lack.
+    copy_folder(&path("model"), &path("lacking"));
+    let weights = path("lacking").join("unet/diffusion_pytorch_model.safetensors");
+    edit(&weights, |parts| {
+        parts.rename("conv_in.bias", "conv_in.bass");
+        parts.data.truncate(100);
+    });
+    let output = run(folder.path(), &["plan", "-m", "lacking"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    let says =
+        "unet/diffusion_pytorch_model.safetensors: tensor 'conv_in.bias': expected a tensor, found none";
+    assert!(stderr.lines().count() == 1 && stderr.contains(says), "{stderr}");
     // What there will be of f32 is twice as much, and more than a limit that it knows of allows.
     let (code, plan, stderr) = planned(&["-m", "none", "--precision", "f32", "--max-vram", "300K"]);
     assert_eq!((code, &plan["fits"]), (Some(5), &false.into()), "{stderr}");

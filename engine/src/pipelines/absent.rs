@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kernels::{DType, TensorType};
 use loaders::safetensors::Limits;
-use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder, Prefer, Source, TensorEntry};
+use loaders::{Checkpoint, DiffusersFolder, Encoding, Folder, Prefer, TensorEntry, weight_files};
 
 use super::denoiser::{DenoiserShape, build_denoiser};
 use super::model::{Precision, TextPart};
@@ -60,13 +60,13 @@ impl PartWeights<'_> {
             return Err(problem.into());
         };
         let folder = self.folder.part_folder(name)?;
-        let there = weights_there(&folder, prefer);
         let usual = if self.precision == Precision::F32 { Encoding::F32 } else { Encoding::F16 };
-        let there = There::of(&there).await;
+        let there = There::of(&folder, prefer).await?;
         let encoding = there.encoding().unwrap_or(usual);
-        let unnamed = shapes()?.into_iter().filter(|(name, _)| !there.tensors.contains_key(name));
-        let unnamed = unnamed.map(|(name, shape)| (name, encoding, shape));
-        let unnamed = Checkpoint::foretold(folder.label(), unnamed);
+        let mut unnamed = shapes()?;
+        unnamed.retain(|name, _| !there.is_all && !there.tensors.contains_key(name));
+        let unnamed = unnamed.into_iter().map(|(name, shape)| (name, encoding, shape));
+        let unnamed = Checkpoint::foretold(&there.label, unnamed);
         let bytes_to_come =
             there.bytes_to_come.saturating_add(unnamed.bytes().saturating_sub(there.bytes_without_header));
         let checkpoint = unnamed.with_tensors(there.tensors);
@@ -82,21 +82,43 @@ impl PartWeights<'_> {
 }
 
 /// The files with weights in a part's folder, also those under the names that downloads have until they are whole: those of the
-/// preferred kind, or of the other if there are none.
-fn weights_there(folder: &Folder, prefer: Prefer) -> Vec<Arc<dyn Source>> {
+/// preferred kind, or of the other if there are none. Of a kind, the one file that would be read; without it, all of them.
+fn weights_there(folder: &Folder, prefer: Prefer) -> Vec<String> {
     let names = folder.list().unwrap_or_default();
-    let names = names.iter().filter(|name| name.contains(".safetensors") && !name.contains(".json"));
-    let (fp16, full): (Vec<&String>, Vec<&String>) = names.partition(|name| name.contains(".fp16."));
-    let kinds = if prefer == Prefer::Fp16 { [fp16, full] } else { [full, fp16] };
-    let there = kinds.map(|names| -> Vec<Arc<dyn Source>> {
-        names.into_iter().filter_map(|name| folder.open(name).ok()?).collect()
+    let kinds = if prefer == Prefer::Fp16 { [true, false] } else { [false, true] };
+    let there = kinds.map(|kind| -> Vec<String> {
+        names.iter().filter(|name| is_fp16(name) == Some(kind)).cloned().collect()
     });
-    there.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
+    let of_kind = there.into_iter().find(|names| !names.is_empty()).unwrap_or_default();
+    let whole = of_kind.iter().filter(|name| is_whole(name)).min_by_key(|name| name.len());
+    whole.map_or(of_kind.clone(), |whole| vec![whole.clone()])
+}
+
+/// Whether a file has, or will have, all of a part's weights.
+fn is_whole(name: &str) -> bool {
+    let front = name.split_once(".safetensors").map(|(front, _)| front);
+    weight_files(Prefer::Full).any(|file| file.strip_suffix(".safetensors") == front)
+}
+
+/// Whether weights are those marked as fp16, or those without a mark, as in `model.fp16-00001-of-00002.safetensors` and
+/// `model-00001-of-00002.fp16.safetensors`. Others, such as `model.non_ema.safetensors`, are not read.
+fn is_fp16(name: &str) -> Option<bool> {
+    let (front, _) = name.split_once(".safetensors").filter(|_| !name.contains(".json"))?;
+    let mut marks = front.split('.').skip(1).filter_map(|mark| mark.split('-').next());
+    match (marks.next(), marks.next()) {
+        (None, _) => Some(false),
+        (Some("fp16"), None) => Some(true),
+        _ => None,
+    }
 }
 
 /// What headers that are there say.
 #[derive(Default)]
 struct There {
+    /// What messages call the files.
+    label: String,
+    /// Whether they name all tensors that there will be.
+    is_all: bool,
     /// The tensors that they name, by the names that networks ask for.
     tensors: BTreeMap<String, TensorEntry>,
     /// Bytes that their files lack.
@@ -106,23 +128,31 @@ struct There {
 }
 
 impl There {
-    async fn of(files: &[Arc<dyn Source>]) -> Self {
-        let mut there = There::default();
-        for file in files {
-            let Ok(part) = Checkpoint::from_part(Arc::clone(file), &Limits::default()).await else {
+    /// In `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Load`] for a header with two names of one tensor.
+    async fn of(folder: &Folder, prefer: Prefer) -> Result<Self, Error> {
+        let mut there = There { label: folder.label().to_owned(), ..There::default() };
+        for name in weights_there(folder, prefer) {
+            let Ok(Some(file)) = folder.open(&name) else { continue };
+            let Ok(part) = Checkpoint::from_part(Arc::clone(&file), &Limits::default()).await else {
                 there.bytes_without_header = there.bytes_without_header.saturating_add(file.len());
                 continue;
             };
             let ends = part.tensors().map(|(_, tensor)| tensor.offset.saturating_add(tensor.bytes));
             let lacking = ends.max().unwrap_or(0).saturating_sub(file.len());
             there.bytes_to_come = there.bytes_to_come.saturating_add(lacking);
-            there.tensors.extend(part.tensors().map(|(name, tensor)| {
-                // A text encoder's names may have it in front or not; an autoencoder's may be older.
-                let name = name.strip_prefix("text_model.").unwrap_or(name);
-                (VaeKl::present_name(name), tensor.clone())
-            }));
+            // A text encoder's names may have it in front or not; an autoencoder's may be older.
+            let present = |name: &str| VaeKl::present_name(name.strip_prefix("text_model.").unwrap_or(name));
+            let part = part.renamed_with(|name| Some(present(name)))?;
+            there.tensors.extend(part.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
+            if is_whole(&name) {
+                there.label = file.label().to_owned();
+                there.is_all = true;
+            }
         }
-        there
+        Ok(there)
     }
 
     /// How most of the bytes are stored, but for such as are no weights: checkpoints have indices beside theirs.
@@ -192,19 +222,26 @@ fn nothing() -> Checkpoint {
 
 #[cfg(test)]
 mod tests {
-    use loaders::BytesSource;
-
     use super::*;
 
-    /// A file that ends with its header.
-    fn part(header: &str) -> Arc<dyn Source> {
-        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-        Arc::new(BytesSource::new("part", bytes))
+    /// What is there of files that end with their headers.
+    fn there(files: &[(&str, &str)]) -> Result<There, Error> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, header) in files {
+            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+            std::fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        let folder = Folder::on_disk(folder.path()).expect("a folder");
+        pollster::block_on(There::of(&folder, Prefer::Fp16))
     }
 
-    fn there(headers: &[&str]) -> There {
-        let files: Vec<Arc<dyn Source>> = headers.iter().map(|header| part(header)).collect();
-        pollster::block_on(There::of(&files))
+    fn shards(headers: &[&str]) -> There {
+        let names = [
+            "model-00001-of-00003.safetensors",
+            "model-00002-of-00003.safetensors.incomplete",
+            "b.safetensors",
+        ];
+        there(&names.into_iter().zip(headers.iter().copied()).collect::<Vec<_>>()).expect("sound")
     }
 
     const BF16: &str = r#"{"a": {"dtype": "BF16", "shape": [9], "data_offsets": [0, 18]}}"#;
@@ -217,17 +254,17 @@ mod tests {
 
     #[test]
     fn most_of_what_headers_name_is_how_the_rest_is_stored() {
-        assert_eq!(there(&[]).encoding(), None);
-        assert_eq!(there(&["{"]).encoding(), None);
-        assert_eq!(there(&[BF16]).encoding(), Some(Encoding::Bf16));
-        assert_eq!(there(&["{", MIXED]).encoding(), Some(Encoding::F32));
+        assert_eq!(shards(&[]).encoding(), None);
+        assert_eq!(shards(&["{"]).encoding(), None);
+        assert_eq!(shards(&[BF16]).encoding(), Some(Encoding::Bf16));
+        assert_eq!(shards(&["{", MIXED]).encoding(), Some(Encoding::F32));
         let f16 = r#"{"f": {"dtype": "F16", "shape": [9], "data_offsets": [0, 18]}}"#;
-        assert_eq!(there(&[MIXED, f16]).encoding(), Some(Encoding::F16));
+        assert_eq!(shards(&[MIXED, f16]).encoding(), Some(Encoding::F16));
     }
 
     #[test]
     fn tensors_have_the_names_that_networks_ask_for_and_tell_their_own() {
-        let found = there(&[MIXED]).tensors;
+        let found = shards(&[MIXED]).tensors;
         let names: Vec<(&str, &str)> =
             found.iter().map(|(name, tensor)| (name.as_str(), tensor.name.as_str())).collect();
         let expected = [
@@ -238,15 +275,45 @@ mod tests {
             ("position_ids", "position_ids"),
         ];
         assert_eq!(names, expected);
+        let both = r#"{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
+            "text_model.a": {"dtype": "F16", "shape": [1], "data_offsets": [2, 4]}}"#;
+        let error = there(&[("model.safetensors", both)]).err().expect("two names of one tensor").to_string();
+        assert!(error.ends_with("tensor 'a': expected one tensor, found 'a' and 'text_model.a'"), "{error}");
     }
 
     #[test]
     fn what_files_lack_is_to_come() {
-        let found = there(&["{", MIXED, BF16]);
+        let found = shards(&["{", MIXED, BF16]);
         assert_eq!((found.bytes_to_come, found.bytes_without_header), (50 + 18, 9));
-        let whole = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes(), &[0; 18]].concat();
-        let found =
-            pollster::block_on(There::of(&[Arc::new(BytesSource::new("whole", whole)) as Arc<dyn Source>]));
-        assert_eq!((found.bytes_to_come, found.bytes_without_header), (0, 0));
+    }
+
+    #[test]
+    fn the_file_that_would_be_read_stands_for_the_part() {
+        let of = |names: &[&str]| {
+            let found = there(&names.iter().map(|name| (*name, BF16)).collect::<Vec<_>>()).expect("sound");
+            let label = found.label.rsplit('/').next().unwrap_or_default().to_owned();
+            (found.is_all.then_some(label), found.bytes_to_come / 18)
+        };
+        let whole = |name: &str| (Some(name.to_owned()), 1);
+        for other in ["model.non_ema.safetensors", "model.fp16.ema.safetensors"] {
+            assert_eq!(of(&[other]), (None, 0));
+        }
+        assert_eq!(of(&["model.safetensors.index.json", "model-00001-of-00002.safetensors"]), (None, 1));
+        assert_eq!(
+            of(&["model.safetensors.incomplete", "a.safetensors"]),
+            whole("model.safetensors.incomplete")
+        );
+        assert_eq!(of(&["model.safetensors", "model.safetensors.part"]), whole("model.safetensors"));
+        assert_eq!(
+            of(&["model.safetensors", "model.fp16.safetensors.part"]),
+            whole("model.fp16.safetensors.part")
+        );
+        assert_eq!(of(&["a.safetensors", "b.safetensors", "model.ema.safetensors"]), (None, 2));
+        for fp16 in ["model.fp16-00001-of-00002.safetensors", "model-00001-of-00002.fp16.safetensors"] {
+            assert_eq!(of(&["model.safetensors", fp16]), (None, 1));
+        }
+        // Of a header that is not there nothing is known.
+        let found = there(&[("model.safetensors", "{")]).expect("to come");
+        assert!(!found.is_all);
     }
 }

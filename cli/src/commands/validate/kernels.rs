@@ -1,7 +1,9 @@
 //! Every variant of every kernel on its own cases.
 
-use ::kernels::DType;
+use std::path::Path;
+
 use ::kernels::check::Comparison;
+use ::kernels::{Case, DType};
 use engine::device::Gpu;
 use engine::validate::{Verdict, validate_case};
 use serde_json::{Value, json};
@@ -42,9 +44,27 @@ pub(super) async fn validate(
 ) -> Result<(), Failure> {
     let gpu = &gpu;
     let cases = ::kernels::ops::cases();
+    let variants = check_cases(gpu, &cases, cache_folder().as_deref(), report).await?;
+    if as_json {
+        print_json(&kernels_as_json(gpu, &variants))?;
+    } else {
+        let text = kernels_described(gpu, &variants);
+        print(&text, &text)?;
+    }
+    let failed = variants.iter().filter(|variant| variant.failures().next().is_some()).count();
+    check(failed == 0, || format!("{failed} of {} kernel variants are wrong on this adapter", variants.len()))
+}
+
+/// Runs `cases`. Variants that are wrong with any element type are noted in `folder`, those that are right are not any more.
+async fn check_cases(
+    gpu: &Gpu,
+    cases: &[Case],
+    folder: Option<&Path>,
+    report: &Report,
+) -> Result<Vec<Variant>, Failure> {
     report.steps("checking", cases.len());
     let mut variants: Vec<Variant> = Vec::new();
-    for case in &cases {
+    for case in cases {
         for verdict in validate_case(gpu, case).await? {
             let (op, name, dtype) = (verdict.op, verdict.variant, verdict.inputs[0].dtype);
             let is_it =
@@ -63,15 +83,8 @@ pub(super) async fn validate(
     for variant in &variants {
         marks.note(variant.name, is_wrong(variant.name));
     }
-    marks.write(cache_folder().as_deref(), gpu, report);
-    if as_json {
-        print_json(&kernels_as_json(gpu, &variants))?;
-    } else {
-        let text = kernels_described(gpu, &variants);
-        print(&text, &text)?;
-    }
-    let failed = variants.iter().filter(|variant| variant.failures().next().is_some()).count();
-    check(failed == 0, || format!("{failed} of {} kernel variants are wrong on this adapter", variants.len()))
+    marks.write(folder, gpu, report);
+    Ok(variants)
 }
 
 fn kernels_described(gpu: &Gpu, variants: &[Variant]) -> String {
@@ -143,4 +156,52 @@ fn kernels_as_json(gpu: &Gpu, variants: &[Variant]) -> Value {
         "notes": gpu.notes(),
         "variants": variants.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ::kernels::TensorType;
+    use ::kernels::ops::Scale;
+    use engine::device::{AdapterChoice, FaultPlan};
+    use engine::tuning::{Identity, read_choices};
+
+    use super::*;
+    use crate::report::Verbosity;
+
+    #[test]
+    fn what_is_wrong_with_one_element_type_is_kept_for_later_runs() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let of_type = |dtype| Case::new(Scale { factor: 0.5 }, [TensorType::new(dtype, [4, 64])]);
+        let cases = [DType::F32, DType::F16].map(of_type);
+        let identity = Identity::of(&gpu);
+        // Element types that were wrong, and who is distrusted later, where the device leaves a submission undone.
+        let after = |skip_submission: Option<u64>| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            gpu.arm(FaultPlan { skip_submission, ..FaultPlan::default() });
+            let report = Report::new(Verbosity::Quiet);
+            let variants = pollster::block_on(check_cases(&gpu, &cases, Some(folder.path()), &report));
+            let variants = variants.unwrap_or_else(|failure| panic!("{}", failure.message));
+            assert_eq!(variants.len(), 2);
+            let wrong = variants.iter().filter(|variant| variant.failures().next().is_some());
+            let wrong: Vec<DType> = wrong.map(|variant| variant.dtype).collect();
+            let path = folder.path().join(identity.file_name());
+            let later = pollster::block_on(read_choices(&path, &identity));
+            let distrusted =
+                later.map_or(Vec::new(), |choices| choices.distrusted().map(str::to_owned).collect());
+            (wrong, distrusted)
+        };
+        assert_eq!(after(None), (vec![], vec![]));
+        let [_, submissions] = gpu.counts();
+        let mut found = Vec::new();
+        for skipped in 0..submissions {
+            let (wrong, distrusted) = after(Some(skipped));
+            assert_eq!(distrusted, if wrong.is_empty() { vec![] } else { vec!["scale"] }, "{skipped}");
+            found.extend(wrong);
+        }
+        for dtype in [DType::F32, DType::F16] {
+            assert!(found.contains(&dtype), "{found:?}");
+        }
+    }
 }

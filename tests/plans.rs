@@ -82,20 +82,22 @@ fn the_dispatches_of_a_step_do_all_of_its_work_and_none_more_than_the_limit() {
             let name = format!("{} on {adapter}", step.name);
             let dispatches = &step.variant.dispatches;
             let work: Vec<u64> = (0..dispatches.len()).map(|i| step.dispatch_work(i)).collect();
-            // Dispatches of each shader move the bytes together.
+            // Workgroups of a shader move the bytes together.
             let moving = 8 * step.cost.bytes;
-            for dispatch in dispatches {
+            let groups =
+                |i: usize| dispatches[i].grid.iter().map(|extent| u64::from(*extent)).product::<u64>();
+            for (number, dispatch) in dispatches.iter().enumerate() {
                 let alike = |i: &usize| dispatches[*i].shader == dispatch.shader;
                 let alike: Vec<usize> = (0..dispatches.len()).filter(alike).collect();
-                let sum: u64 = alike.iter().map(|i| work[*i]).sum();
-                let tiles: u64 = alike.iter().map(|i| dispatches[*i].tile_flops).sum();
-                let (least, most) = (moving.max(tiles), moving + tiles);
+                let share = groups(number) as f64 / alike.iter().map(|i| groups(*i)).sum::<u64>() as f64;
+                let expected = (moving as f64 * share).floor().max(dispatch.tile_flops as f64);
                 assert!(
-                    sum + alike.len() as u64 > least && sum <= most,
-                    "{name}: {sum} of {least} to {most}"
+                    (work[number] as f64 - expected).abs() <= 1.0,
+                    "{name}: {} of {expected}",
+                    work[number]
                 );
                 copies += usize::from(alike.len() < dispatches.len());
-                in_bands += usize::from(alike.len() > 1 && tiles == 0);
+                in_bands += usize::from(alike.len() > 1 && dispatch.tile_flops == 0);
                 assert!(dispatch.tile_flops <= caps.max_dispatch_flops, "{name}");
             }
             let sum: u64 = work.iter().sum();

@@ -3,7 +3,7 @@
 //!
 //! What a workgroup multiplies stands here a second time, as the shaders have it.
 
-use photogram_kernels::ops::{Attention, Conv2d, Epilogue, MatMul};
+use photogram_kernels::ops::{self, Attention, Conv2d, Epilogue, MatMul};
 use photogram_kernels::{Caps, DType, Dispatch, Op, OpError, Operand, Subgroups, TensorType, Variant};
 
 /// Pseudo-random numbers (xorshift64).
@@ -140,7 +140,7 @@ fn tile(name: &str, caps: &Caps) -> [usize; 3] {
     let kind = name.trim_start_matches("matmul_").trim_start_matches("conv2d_");
     match kind {
         "register" => [32, 64, 4],
-        "broadcast" => [16, 64, 8],
+        "broadcast" => [16, 64, 4],
         "tiled_64x64" | "tiled_split" => [64, 64, 16],
         "tiled_128x64" => [128, 64, 16],
         "tiled_128x128" => [128, 128, 8],
@@ -199,6 +199,20 @@ fn limit(draws: &mut Draws, problem: &Problem, variants: &[Variant], caps: &Caps
     groups as u64 * problem.group_flops(&variant, caps) + draws.below(3) as u64 - 1
 }
 
+/// No binding is over the limit.
+fn check_bindings(problem: &Problem, variant: &Variant, caps: &Caps) {
+    let y = problem.op.infer(&problem.inputs).expect("inferred");
+    for bind in variant.dispatches.iter().flat_map(|dispatch| &dispatch.binds) {
+        let whole = match bind.operand {
+            Operand::Input(i) => problem.inputs[i].bytes(),
+            Operand::Output => y.bytes(),
+            Operand::Scratch(i) => variant.scratch[i].bytes(),
+        };
+        let bytes = bind.window.map_or(whole, |(_, bytes)| bytes);
+        assert!(bytes <= caps.max_binding_bytes, "{}: {bytes} bytes of {:?}", variant.name, bind.operand);
+    }
+}
+
 /// Sums in parts: as many as a GPU's cores, and sums that are long enough, allow.
 fn check_split(problem: &Problem, variant: &Variant, caps: &Caps) {
     let Variant { name, dispatches, scratch } = variant;
@@ -208,13 +222,14 @@ fn check_split(problem: &Problem, variant: &Variant, caps: &Caps) {
     let (parts, slabs) = (groups / own, problem.slabs());
     assert_eq!(groups, own * parts, "{name}");
     assert_eq!(scratch[0].shape[..], [parts * problem.rows(), problem.columns()], "{name}");
-    let y = problem.op.infer(&problem.inputs).expect("inferred");
-    for ty in problem.inputs.iter().chain([&y, &scratch[0]]) {
-        assert!(ty.bytes() <= caps.max_binding_bytes, "{name}: {ty:?} is bound whole");
-    }
     assert!(parts * own * beside <= 2 * caps.cores && own * beside <= caps.cores / 2, "{name}: {parts}");
     assert!((2..=16).contains(&parts) && parts * 1536 <= problem.taps * slabs * 32, "{name}: {parts}");
     assert!((parts - 1) * slabs.div_ceil(parts) < slabs, "{name}: the last of {parts} has nothing to sum");
+    // With a slab less to each, there would be more of them than may be.
+    let most = 16.min(2 * caps.cores / (own * beside)).min(problem.taps * slabs * 32 / 1536);
+    let shorter = slabs.div_ceil(parts) - 1;
+    assert!(shorter == 0 || slabs.div_ceil(shorter) > most, "{name}: {parts} parts, {most} may be");
+    assert!(groups <= caps.max_groups_per_axis as usize, "{name}");
     assert_eq!([first.tile_flops, second.tile_flops], [own as u64 * problem.group_flops(variant, caps), 0]);
 }
 
@@ -228,6 +243,7 @@ fn may_be_split(problem: &Problem, variant: &Variant, caps: &Caps) -> bool {
         && groups as u64 * problem.group_flops(variant, caps) <= caps.max_dispatch_flops
         && slabs >= 2
         && problem.taps * slabs * 32 >= 2 * 1536
+        && 16 * groups <= caps.max_groups_per_axis as usize
         && (16 * problem.rows() * problem.columns().next_multiple_of(4) * 4) as u64 <= caps.max_binding_bytes
 }
 
@@ -245,6 +261,7 @@ fn products_and_convolutions_keep_to_the_limits_of_a_dispatch() {
         let caps = Caps { max_dispatch_flops, ..caps };
         let limited = problem.variants(&caps);
         let is_split = |variant: &&Variant| variant.name.ends_with("_split");
+        limited.iter().for_each(|variant| check_bindings(&problem, variant, &caps));
         for variant in limited.iter().filter(|variant| !is_split(variant)) {
             check_whole(&problem, variant, &caps);
             banded += usize::from(problem.is_banded(variant));
@@ -314,60 +331,91 @@ fn attention_keeps_to_the_limits_of_a_dispatch() {
         let caps = Caps { max_binding_bytes: 1 << 40, ..draws.adapter() };
         let Ok(free) = op.variants(&inputs, &caps) else { continue };
         let chosen = draws.one_of(&free);
-        // Queries and keys of a tile, and features of both products.
+        // Queries to a workgroup, keys of a tile and features of the scores, and the same of the result.
         let tile = |variant: &Variant| {
             let quads = d.div_ceil(4);
             match variant.name {
-                "attention_lanes" => [32, 16, 4 * (quads + quads.next_multiple_of(5))],
-                "attention_tiled" if quads <= 48 => [32, 32, 4 * (quads + quads.next_multiple_of(16))],
-                "attention_tiled" => [16, 64, 4 * (quads + 128)],
+                "attention_lanes" => (32, [16, 4 * quads], [16, 4 * quads.next_multiple_of(5)]),
+                "attention_tiled" if quads <= 48 => {
+                    (32, [32, 4 * quads], [1, 4 * quads.next_multiple_of(16)])
+                }
+                "attention_tiled" => (16, [64, 4 * quads], [1, 4 * 128]),
                 "attention_cooperative" => {
                     let edge = caps.cooperative.expect("has matrix units") as usize;
                     let slices = kernels_of(variant)[0].grid[1] as usize / heads;
-                    let of_slice = d.div_ceil(edge).div_ceil(slices) * edge;
-                    [4 * edge, 32, slices * (2 * slices + 1) * of_slice]
+                    let features = slices * d.div_ceil(edge).div_ceil(slices) * edge;
+                    (4 * edge, [32, 2 * slices * features], [32, features])
                 }
                 name => panic!("{name} is not known"),
             }
         };
-        let flops = |[queries, key_tile, features]: [usize; 3], keys: usize| {
-            2 * (batch * heads * queries * keys.next_multiple_of(key_tile) * features) as u64
+        // Operations of a block of queries of all heads with some keys.
+        let block_flops = |variant: &Variant, keys: usize| {
+            let (queries, scores, result) = tile(variant);
+            let product = |[tile, features]: [usize; 2]| keys.next_multiple_of(tile) * features;
+            2 * (batch * heads * queries * (product(scores) + product(result))) as u64
         };
-        let blocks = 1 + draws.below(queries.div_ceil(tile(&chosen)[0]));
-        let max_dispatch_flops = blocks as u64 * flops(tile(&chosen), keys) + draws.below(3) as u64 - 1;
-        let caps = Caps { max_dispatch_flops, ..caps.clone() };
+        let blocks = 1 + draws.below(queries.div_ceil(tile(&chosen).0));
+        let limit = blocks as u64 * block_flops(&chosen, keys) + draws.below(3) as u64 - 1;
+        let caps = Caps { max_dispatch_flops: limit, ..caps.clone() };
         for variant in op.variants(&inputs, &caps).expect("fits as before") {
-            let (name, tile) = (variant.name, tile(&variant));
-            let fits = |blocks: usize| {
-                blocks as u64 * flops(tile, keys) <= max_dispatch_flops
-                    && blocks <= caps.max_groups_per_axis as usize
-            };
-            let mut next = 0;
+            let name = variant.name;
+            let blocks = queries.div_ceil(tile(&variant).0);
             let kernels = kernels_of(&variant);
-            // Keys that a dispatch does follow the block of queries that it begins with.
-            for part in kernels.chunk_by(|a, b| a.params[11] == b.params[11]) {
-                let blocks = part[0].grid[0] as usize;
-                assert_eq!(part[0].params[11] as usize, next, "{name}");
-                next += blocks;
-                assert!(blocks == 1 || fits(blocks), "{name}: {blocks} are too many");
-                let is_last = next == queries.div_ceil(tile[0]);
-                assert!(is_last || !fits(blocks + 1), "{name}: {blocks} are too few");
-                let mut first = 0;
+            let range = |dispatch: &Dispatch| match dispatch.params[12..] {
+                [first, end] => [first as usize, end as usize],
+                _ => [0, keys],
+            };
+            let mut first_key = 0;
+            for part in kernels.chunk_by(|a, b| range(a) == range(b)) {
+                let [first, end] = range(&part[0]);
+                assert_eq!(first, first_key, "{name}");
+                first_key = end;
+                let block_flops = block_flops(&variant, end - first);
+                let fits = |blocks: usize| {
+                    blocks as u64 * block_flops <= limit && blocks <= caps.max_groups_per_axis as usize
+                };
+                let mut next = 0;
                 for dispatch in part {
-                    let end = dispatch.params.get(13).map_or(keys, |end| *end as usize);
-                    let own = blocks as u64 * flops(tile, end - first);
-                    assert_eq!(dispatch.tile_flops, own, "{name}: keys {first} to {end} of {keys}");
-                    first = end;
+                    let own = dispatch.grid[0] as usize;
+                    assert_eq!(dispatch.params[11] as usize, next, "{name}");
+                    next += own;
+                    assert_eq!(
+                        dispatch.tile_flops,
+                        own as u64 * block_flops,
+                        "{name}: {first} to {end} of {keys}"
+                    );
+                    assert!(own == 1 || fits(own), "{name}: {own} are too many");
+                    assert!(next == blocks || !fits(own + 1), "{name}: {own} are too few");
                 }
-                assert_eq!(first, keys, "{name}");
-                in_parts += usize::from(part.len() > 1);
+                assert_eq!(next, blocks, "{name}");
+                in_parts += usize::from(end - first < keys);
             }
-            assert_eq!(next, queries.div_ceil(tile[0]), "{name}");
+            assert_eq!(first_key, keys, "{name}");
             cut += usize::from(kernels.len() > 1);
         }
     }
     println!("{cut} cut, {in_parts} in parts of keys");
     assert!(cut > 100 && in_parts > 100);
+}
+
+/// Copies, norms and the like take the time that their bytes take.
+#[test]
+fn products_alone_have_tiles() {
+    for cooperative in [None, Some(8), Some(16)] {
+        let subgroups = Some(Subgroups { min: 8, max: 8 });
+        let caps =
+            Caps { subgroups, cooperative, workgroup_bytes: 48 << 10, software: true, ..Caps::webgpu() };
+        for case in ops::cases() {
+            let variants = case.op.variants(&case.inputs, &caps).expect("fits");
+            for dispatch in variants.iter().flat_map(|variant| &variant.dispatches) {
+                let file = dispatch.shader.file;
+                let has_tiles = (file.starts_with("matmul_") && file != "matmul_parts")
+                    || (file.starts_with("attention_") && file != "attention_repitch");
+                assert_eq!(dispatch.tile_flops > 0, has_tiles, "{file} of {case:?}");
+            }
+        }
+    }
 }
 
 /// The dispatches that attend, without those that copy heads.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// How long a submission should take on a GPU: others draw on it too, and an interrupt waits for its end.
 const SUBMISSION: Duration = Duration::from_millis(50);
 
-/// Work of a submission on a software adapter, where interrupting means waiting for it; as [`kernels::Cost::work`] counts.
+/// Work of a submission on a software adapter, where interrupting means waiting for it; as [`crate::plan::PlanStep::dispatch_work`] counts.
 const SOFTWARE_WORK: u64 = 4_000_000_000;
 
 /// That of a GPU's first submissions: [`SUBMISSION`] at 0.5 TFLOP/s, as [`kernels::Caps::GPU_DISPATCH_FLOPS`] reckons.

@@ -57,12 +57,16 @@ pub struct PlanStep {
 
 impl PlanStep {
     /// What a dispatch's time goes by, in floating-point operations: those of its tiles, or as many as adapters do while the
-    /// operation's bytes move, of which it has its share among the dispatches of its shader; whichever is more.
+    /// operation's bytes move, which the workgroups of a shader share; whichever is more.
     pub fn dispatch_work(&self, dispatch: usize) -> u64 {
         let dispatches = &self.variant.dispatches;
+        let groups =
+            |dispatch: &Dispatch| dispatch.grid.iter().map(|extent| u128::from(*extent)).product::<u128>();
         let Dispatch { shader, tile_flops, .. } = &dispatches[dispatch];
-        let alike = dispatches.iter().filter(|other| other.shader == *shader).count() as u64;
-        (FLOPS_PER_BYTE * self.cost.bytes / alike).max(*tile_flops)
+        let alike: u128 = dispatches.iter().filter(|other| other.shader == *shader).map(groups).sum();
+        let moving =
+            u128::from(FLOPS_PER_BYTE * self.cost.bytes) * groups(&dispatches[dispatch]) / alike.max(1);
+        (moving as u64).max(*tile_flops)
     }
 
     /// The bytes of its place that a binding covers, `(offset, length)`.

@@ -98,21 +98,29 @@ struct Extents {
 
 /// A shader and how its workgroups share the work.
 struct Kernel {
-    name: &'static str,
     shader: Shader,
     /// Queries to a workgroup.
     queries: usize,
     /// Workgroups that share a head's features of a block of queries: each needs all of the scores.
     slices: usize,
-    /// Floating-point operations for a block of queries of one head, what tiles have beyond its keys and features among them.
-    block_flops: u64,
+    /// That of a query's scores, as often as they are computed.
+    scores: Product,
+    /// That of its result.
+    result: Product,
 }
 
-impl Extents {
-    /// Floating-point operations of products of `queries` queries with all keys, in tiles of `keys`, over `features` features:
-    /// those of the scores, as often as they are computed, and those of the result.
-    fn flops(&self, queries: usize, keys: usize, features: usize) -> u64 {
-        2 * (queries * self.keys.next_multiple_of(keys) * features) as u64
+/// A product with keys, or with their values, of a query of one head, as tiles do it.
+struct Product {
+    /// Keys to a tile: those beyond the last take time, too.
+    keys: usize,
+    /// Features that tiles have.
+    features: usize,
+}
+
+impl Product {
+    /// Floating-point operations with `keys` keys.
+    fn flops(&self, keys: usize) -> u64 {
+        2 * (keys.next_multiple_of(self.keys) * self.features) as u64
     }
 }
 
@@ -270,15 +278,11 @@ impl Attention {
             .constant("LANE_GROUPS", groups)
             .constant("LANE_QUADS", lane_quads);
         let [queries, keys, _, groups, lane_quads] = sizes;
+        let scores = Product { keys, features: quads * LANES };
         // The result's quads are as many as 64 lanes have in groups of 4 queries.
-        let of_result = 64 * groups / (queries / 4) * lane_quads;
-        let block_flops = e.flops(queries, keys, (quads + of_result) * LANES);
-        self.variant(
-            Kernel { name: "attention_tiled", shader, queries, slices: 1, block_flops },
-            e,
-            aligned,
-            caps,
-        )
+        let result = Product { keys: 1, features: 64 * groups / (queries / 4) * lane_quads * LANES };
+        let kernel = Kernel { shader, queries, slices: 1, scores, result };
+        aligned.variant("attention_tiled", self.dispatches(&kernel, e, e.keys, aligned, caps).collect())
     }
 
     /// On matrix units: f16 operands, and subgroups of one known size.
@@ -310,16 +314,14 @@ impl Attention {
             .constant("SUBGROUP", subgroups.max)
             .constant("D_TILES", d_tiles.div_ceil(slices))
             .constant("SLICES", slices);
-        // Every slice takes all of the scores twice and its part of the result once.
-        let features = slices * d_tiles.div_ceil(slices) * tile * (2 * slices + 1);
+        let features = (slices * d_tiles.div_ceil(slices) * tile) as usize;
         let (queries, slices) = (queries as usize, slices as usize);
-        let block_flops = e.flops(queries, 32, features as usize);
-        Some(self.variant(
-            Kernel { name: "attention_cooperative", shader, queries, slices, block_flops },
-            e,
-            aligned,
-            caps,
-        ))
+        // Every slice takes all of the scores twice and its part of the result once.
+        let scores = Product { keys: 32, features: 2 * slices * features };
+        let result = Product { keys: 32, features };
+        let kernel = Kernel { shader, queries, slices, scores, result };
+        let dispatches = self.dispatches(&kernel, e, e.keys, aligned, caps).collect();
+        Some(aligned.variant("attention_cooperative", dispatches))
     }
 
     /// For adapters whose subgroups are 8 lanes wide.
@@ -331,42 +333,42 @@ impl Attention {
             .constant("CHUNK", CHUNK as u32)
             .constant("DOT", DOT as u32);
         let quads = e.d.div_ceil(LANES);
-        let block_flops = e.flops(LANES_QUERIES, TILE, (quads + quads.next_multiple_of(CHUNK)) * LANES);
-        let kernel =
-            Kernel { name: "attention_lanes", shader, queries: LANES_QUERIES, slices: 1, block_flops };
-        let mut variant = self.variant(kernel, e, aligned, caps);
+        let scores = Product { keys: TILE, features: quads * LANES };
+        let result = Product { keys: TILE, features: quads.next_multiple_of(CHUNK) * LANES };
+        let kernel = Kernel { shader, queries: LANES_QUERIES, slices: 1, scores, result };
         let rows = e.batch * self.heads * e.queries.next_multiple_of(LANES_QUERIES);
         // Sums, and in a quad more the highest scores and the totals.
         let sums = TensorType::f32([rows, (quads + 1) * LANES]);
         check_whole(self.name(), "sums", &sums, caps)?;
-        let at = aligned.before.len();
-        let kernels = at..variant.dispatches.len() - aligned.after.len();
-        let scratch = Operand::Scratch(variant.scratch.len());
-        variant.scratch.push(sums);
+        let scratch = Operand::Scratch(aligned.scratch.len());
         let blocks = ((MAX_ITERATIONS - quads) / iterations_of_block(quads)).max(1);
         let keys = blocks * TILES * TILE;
-        let parts: Vec<Dispatch> = variant.dispatches[kernels.clone()]
-            .iter()
-            .flat_map(|kernel| {
-                (0..e.keys).step_by(keys).map(move |first| {
-                    let mut part = kernel.clone();
-                    let end = e.keys.min(first + keys);
-                    part.binds.push(Bind::write(4, scratch));
-                    part.params.extend([first, end].map(|key| key as u32));
-                    let tiles = |keys: usize| keys.div_ceil(TILE) as u64;
-                    part.tile_flops = kernel.tile_flops / tiles(e.keys) * tiles(end - first);
-                    part
-                })
+        let kernel = &kernel;
+        // All queries take one part of the keys after the other.
+        let parts = (0..e.keys).step_by(keys).flat_map(|first| {
+            let end = e.keys.min(first + keys);
+            self.dispatches(kernel, e, end - first, aligned, caps).map(move |mut part| {
+                part.binds.push(Bind::write(4, scratch));
+                part.params.extend([first, end].map(|key| key as u32));
+                part
             })
-            .collect();
-        variant.dispatches.splice(kernels, parts);
+        });
+        let mut variant = aligned.variant("attention_lanes", parts.collect());
+        variant.scratch.push(sums);
         Ok(variant)
     }
 
-    /// The variant that `kernel` makes; a dispatch has as many blocks of queries as its work allows.
-    fn variant(&self, kernel: Kernel, e: &Extents, aligned: &Aligned, caps: &Caps) -> Variant {
-        let Kernel { name, shader, queries: block, slices, block_flops } = kernel;
+    /// Dispatches of `kernel` for all queries and `keys` of the keys: each has as many blocks of queries as its work allows.
+    fn dispatches(
+        &self,
+        kernel: &Kernel,
+        e: &Extents,
+        keys: usize,
+        aligned: &Aligned,
+        caps: &Caps,
+    ) -> impl Iterator<Item = Dispatch> {
         let [q, k, v] = &aligned.types;
+        let shader = kernel.shader.clone();
         let shader = shader
             .encoding("q", q.dtype)
             .encoding("k", k.dtype)
@@ -379,26 +381,34 @@ impl Attention {
         params.extend([(self.scale(e.d) as f32).to_bits(), u32::from(self.causal)]);
         params.extend(aligned.mask_strides);
         let [q, k, v, y] = aligned.operands;
-        let blocks = e.queries.div_ceil(block);
-        let block_flops = (e.batch * self.heads) as u64 * block_flops;
+        let blocks = e.queries.div_ceil(kernel.queries);
+        let query_flops = kernel.scores.flops(keys) + kernel.result.flops(keys);
+        let block_flops = (e.batch * self.heads * kernel.queries) as u64 * query_flops;
         let most =
             (caps.max_dispatch_flops / block_flops.max(1)).clamp(1, u64::from(caps.max_groups_per_axis));
         let most = most as usize;
         let mut binds = vec![Bind::read(0, q), Bind::read(1, k), Bind::read(2, v), Bind::write(3, y)];
         binds.extend(self.mask.then(|| Bind::read(5, Operand::Input(3))));
-        let kernels = (0..blocks).step_by(most).map(|first| {
+        let beside = [(self.heads * kernel.slices) as u32, e.batch as u32];
+        (0..blocks).step_by(most).map(move |first| {
             let own = most.min(blocks - first);
             Dispatch {
                 shader: shader.clone(),
                 binds: binds.clone(),
                 params: params.iter().copied().chain([first as u32]).collect(),
-                grid: [own as u32, (self.heads * slices) as u32, e.batch as u32],
+                grid: [own as u32, beside[0], beside[1]],
                 tile_flops: own as u64 * block_flops,
             }
-        });
-        let (before, after) = (aligned.before.iter().cloned(), aligned.after.iter().cloned());
+        })
+    }
+}
+
+impl Aligned {
+    /// A variant that attends with `kernels`.
+    fn variant(&self, name: &'static str, kernels: Vec<Dispatch>) -> Variant {
+        let (before, after) = (self.before.iter().cloned(), self.after.iter().cloned());
         let dispatches = before.chain(kernels).chain(after).collect();
-        Variant { name, dispatches, scratch: aligned.scratch.clone() }
+        Variant { name, dispatches, scratch: self.scratch.clone() }
     }
 }
 

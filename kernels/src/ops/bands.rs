@@ -56,6 +56,8 @@ mod tests {
             assert_eq!(first, next);
             assert_eq!(first as u64 * ty.row_bytes() % caps.binding_alignment, 0);
             assert!(rows as u64 * ty.row_bytes() <= caps.max_binding_bytes);
+            // And not 16 more.
+            assert!(rows == 208 || first + rows == 1000, "{rows}");
             next += rows;
         }
         assert_eq!(next, 1000);

@@ -109,7 +109,7 @@ impl Algorithm {
     fn tile(self) -> [usize; 3] {
         match self {
             Algorithm::Register => [4 * REGISTER_ROWS, COLUMNS, LANES],
-            Algorithm::Broadcast => [16, COLUMNS, 2 * LANES],
+            Algorithm::Broadcast => [16, COLUMNS, LANES],
             Algorithm::Tiled(rows) => [rows, COLUMNS, 4 * LANES],
             Algorithm::Square => [SQUARE, SQUARE, 2 * LANES],
             Algorithm::Cooperative(tile, _) => {
@@ -263,7 +263,9 @@ impl Contraction<'_> {
         // Every part has as many slabs as the first: there are none for more parts.
         let parts = slabs.div_ceil(slabs.div_ceil(parts.max(1)));
         let sums = TensorType::f32([parts * rows, columns]);
-        if parts < 2 || sums.bytes() > caps.max_binding_bytes {
+        let fits =
+            sums.bytes() <= caps.max_binding_bytes && groups * parts <= caps.max_groups_per_axis as usize;
+        if parts < 2 || !fits {
             return None;
         }
         let plain = Epilogue::default();

@@ -88,26 +88,27 @@ impl Conv2d {
                 })
                 .collect()
         };
-        let fits = |rows: usize, ty: &TensorType| rows as u64 * ty.row_bytes() <= caps.max_binding_bytes;
-        let mut rows = y.rows().max(1);
-        loop {
-            let bands = split(rows);
-            let widest = bands.iter().map(|(_, x)| x.1).max().unwrap_or(0);
-            if banded.iter().all(|ty| fits(rows, ty)) && fits(widest, x) {
-                let band = |(pixels, x): ((usize, usize), (usize, usize))| Band {
-                    y: pixels,
-                    a: x,
-                    addressing: self.addressing(inputs, y, x.0),
-                };
-                return Ok(bands.into_iter().map(band).collect());
-            }
-            if rows <= step {
-                let bytes = widest as u64 * x.row_bytes();
-                let limit = caps.max_binding_bytes;
-                return Err(OpError::TooLarge { op: self.name(), operand: "rows", bytes, limit });
-            }
-            rows = (rows / 2).next_multiple_of(step);
-        }
+        let limit = caps.max_binding_bytes;
+        let bytes = |rows: usize, ty: &TensorType| rows as u64 * ty.row_bytes();
+        let widest = |rows: usize| split(rows).iter().map(|(_, x)| x.1).max().unwrap_or(0);
+        let rows = if banded.iter().chain([&x]).all(|ty| ty.bytes() <= limit) {
+            y.rows().max(1)
+        } else {
+            let row_bytes = banded.iter().map(|ty| ty.row_bytes()).max().unwrap_or(1).max(1);
+            let most = (limit / row_bytes) as usize / step;
+            // More rows than fit may be followed by more that do: whole rows of the image need fewer of x.
+            let fitting = (1..=most.min(y.rows().div_ceil(step))).rev().map(|steps| steps * step);
+            fitting.into_iter().find(|rows| bytes(widest(*rows), x) <= limit).ok_or_else(|| {
+                let bytes = bytes(widest(step), x).max(step as u64 * row_bytes);
+                OpError::TooLarge { op: self.name(), operand: "rows", bytes, limit }
+            })?
+        };
+        let band = |(pixels, x): ((usize, usize), (usize, usize))| Band {
+            y: pixels,
+            a: x,
+            addressing: self.addressing(inputs, y, x.0),
+        };
+        Ok(split(rows).into_iter().map(band).collect())
     }
 
     fn addressing(&self, inputs: &[TensorType], y: &TensorType, first_pixel: usize) -> Vec<u32> {
@@ -379,6 +380,32 @@ mod tests {
             }
         }
         assert_eq!(next, y.rows());
+    }
+
+    #[test]
+    fn bands_are_as_few_as_bindings_allow() {
+        // 32 bytes a pixel of y, rows of 24 pixels: a band may begin at each eighth pixel.
+        let same = Conv2d { padding: [1; 4], ..Conv2d::default() };
+        let rows = |channels, max_binding_bytes| {
+            let inputs = [f32([1, 20, 24, channels]), f32([3, 3, channels.next_multiple_of(4), 8])];
+            let y = same.infer(&inputs).expect("valid");
+            let caps = Caps { max_binding_bytes, ..Caps::webgpu() };
+            same.bands(&inputs, &y, &caps).map(|bands| bands.iter().map(|band| band.y.1).collect::<Vec<_>>())
+        };
+        // All of it, half of it and a bit, and a bit less.
+        assert_eq!(rows(4, 20 * 24 * 32), Ok(vec![480]));
+        assert_eq!(rows(4, 10 * 24 * 32 + 255), Ok(vec![240, 240]));
+        assert_eq!(rows(4, 10 * 24 * 32 - 1), Ok(vec![232, 232, 16]));
+        // Rows of x take 768 bytes, and a band those above and below, too.
+        assert_eq!(rows(8, 4 * 768), Ok(vec![48; 10]));
+        assert_eq!(rows(8, 3 * 768), Ok(vec![24; 20]));
+        assert!(matches!(rows(8, 2 * 768), Err(OpError::TooLarge { bytes: 2304, limit: 1536, .. })));
+        // Of a result with rows of 4000 bytes, eight.
+        let inputs = [f32([1, 4, 4, 4]), f32([3, 3, 4, 1000])];
+        let y = same.infer(&inputs).expect("valid");
+        let caps = Caps { max_binding_bytes: 16_000, ..Caps::webgpu() };
+        let error = same.bands(&inputs, &y, &caps).err();
+        assert!(matches!(error, Some(OpError::TooLarge { bytes: 32_000, limit: 16_000, .. })), "{error:?}");
     }
 
     #[test]

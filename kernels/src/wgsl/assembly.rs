@@ -19,7 +19,7 @@ impl Target {
     pub const NAGA: Target = Target { immediates: true, enable_subgroups: false };
 }
 
-/// [`Shader`] with owned names, as the build script reads it from a file's `// variant:` lines.
+/// `Shader` with owned names, as the build script reads it from a file's `// variant:` lines.
 #[derive(Default)]
 pub struct Specialisation {
     /// `const` declarations.

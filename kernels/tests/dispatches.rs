@@ -199,17 +199,20 @@ fn limit(draws: &mut Draws, problem: &Problem, variants: &[Variant], caps: &Caps
     groups as u64 * problem.group_flops(&variant, caps) + draws.below(3) as u64 - 1
 }
 
-/// No binding is over the limit.
-fn check_bindings(problem: &Problem, variant: &Variant, caps: &Caps) {
-    let y = problem.op.infer(&problem.inputs).expect("inferred");
+/// Every binding is within the limit, and begins where one may.
+fn check_bindings(op: &dyn Op, inputs: &[TensorType], variant: &Variant, caps: &Caps) {
+    let y = op.infer(inputs).expect("inferred");
     for bind in variant.dispatches.iter().flat_map(|dispatch| &dispatch.binds) {
         let whole = match bind.operand {
-            Operand::Input(i) => problem.inputs[i].bytes(),
+            Operand::Input(i) => inputs[i].bytes(),
             Operand::Output => y.bytes(),
             Operand::Scratch(i) => variant.scratch[i].bytes(),
         };
-        let bytes = bind.window.map_or(whole, |(_, bytes)| bytes);
-        assert!(bytes <= caps.max_binding_bytes, "{}: {bytes} bytes of {:?}", variant.name, bind.operand);
+        let (offset, bytes) = bind.window.unwrap_or((0, whole));
+        let (name, operand) = (variant.name, bind.operand);
+        assert!(bytes <= caps.max_binding_bytes, "{name}: {bytes} bytes of {operand:?}");
+        assert!(offset + bytes <= whole, "{name}: {offset} and {bytes} bytes of {operand:?}");
+        assert_eq!(offset % caps.binding_alignment, 0, "{name}: {operand:?}");
     }
 }
 
@@ -261,7 +264,7 @@ fn products_and_convolutions_keep_to_the_limits_of_a_dispatch() {
         let caps = Caps { max_dispatch_flops, ..caps };
         let limited = problem.variants(&caps);
         let is_split = |variant: &&Variant| variant.name.ends_with("_split");
-        limited.iter().for_each(|variant| check_bindings(&problem, variant, &caps));
+        limited.iter().for_each(|v| check_bindings(problem.op.as_ref(), &problem.inputs, v, &caps));
         for variant in limited.iter().filter(|variant| !is_split(variant)) {
             check_whole(&problem, variant, &caps);
             banded += usize::from(problem.is_banded(variant));
@@ -328,7 +331,8 @@ fn attention_keeps_to_the_limits_of_a_dispatch() {
         let [batch, queries, keys] = [draws.extent(3), draws.extent(600), draws.extent(30_000)];
         let ty = |tokens| TensorType::new(DType::F16, [batch, tokens, heads * d]);
         let (op, inputs) = (Attention::new(heads), [ty(queries), ty(keys), ty(keys)]);
-        let caps = Caps { max_binding_bytes: 1 << 40, ..draws.adapter() };
+        let max_binding_bytes = draws.one_of(&[1 << 40, inputs[0].bytes().max(inputs[1].bytes())]);
+        let caps = Caps { max_binding_bytes, ..draws.adapter() };
         let Ok(free) = op.variants(&inputs, &caps) else { continue };
         let chosen = draws.one_of(&free);
         // Queries to a workgroup, keys of a tile and features of the scores, and the same of the result.
@@ -359,6 +363,7 @@ fn attention_keeps_to_the_limits_of_a_dispatch() {
         let limit = blocks as u64 * block_flops(&chosen, keys) + draws.below(3) as u64 - 1;
         let caps = Caps { max_dispatch_flops: limit, ..caps.clone() };
         for variant in op.variants(&inputs, &caps).expect("fits as before") {
+            check_bindings(&op, &inputs, &variant, &caps);
             let name = variant.name;
             let blocks = queries.div_ceil(tile(&variant).0);
             let kernels = kernels_of(&variant);
@@ -397,6 +402,91 @@ fn attention_keeps_to_the_limits_of_a_dispatch() {
     }
     println!("{cut} cut, {in_parts} in parts of keys");
     assert!(cut > 100 && in_parts > 100);
+}
+
+/// A convolution whose result, and whose operands, may have other types.
+fn draw_convolution(draws: &mut Draws) -> (Conv2d, Vec<TensorType>) {
+    let kernel = [draws.extent(4), 1 + draws.extent(3)];
+    let padding = [kernel[0], kernel[0], kernel[1], kernel[1]].map(|most| draws.below(most));
+    let mut dtype = || draws.one_of(&[DType::F16, DType::F32]);
+    let (of_x, of_y, of_residual) = (dtype(), dtype(), dtype());
+    let (channels, columns) = (draws.extent(9), draws.extent(9));
+    let image = [draws.extent(3), kernel[0] + draws.extent(20), kernel[1] + draws.extent(20), channels];
+    let w = [kernel[0], kernel[1], channels.next_multiple_of(4), columns];
+    let epilogue = Epilogue { residual: draws.below(2) == 0, dtype: Some(of_y), ..Epilogue::default() };
+    let stride = [draws.extent(3), draws.extent(3)];
+    let plain = Epilogue { residual: false, ..epilogue.clone() };
+    let mut inputs = vec![TensorType::new(of_x, image), TensorType::new(DType::F16, w)];
+    let y = Conv2d { stride, padding, epilogue: plain }.infer(&inputs).expect("a sound convolution");
+    inputs.extend(epilogue.residual.then(|| TensorType::new(of_residual, y.shape.clone())));
+    (Conv2d { stride, padding, epilogue }, inputs)
+}
+
+/// The fewest bands of one size that bindings allow, if any do: a band of all rows, or of as many as make every band begin where
+/// a binding may.
+fn fewest_bands(conv: &Conv2d, inputs: &[TensorType], caps: &Caps) -> Option<usize> {
+    let (x, w) = (&inputs[0], &inputs[1]);
+    let y = conv.infer(inputs).expect("inferred");
+    let result = || inputs[2..].iter().chain([&y]);
+    let (batch, height, width) = (x.shape[0], x.shape[1], x.shape[2]);
+    let first_rows = |pixel: usize| {
+        let row = pixel / y.shape[2];
+        (row / y.shape[1] * height, (row % y.shape[1] * conv.stride[0]) as isize - conv.padding[0] as isize)
+    };
+    // Bytes of x for pixels of the result, from where a binding may begin.
+    let bytes_of_x = |first: usize, rows: usize| {
+        let (image, top) = first_rows(first);
+        let from = image + top.max(0) as usize;
+        let (image, top) = first_rows(first + rows - 1);
+        let to = image + ((top + w.shape[0] as isize) as usize).min(height);
+        assert!(to <= batch * height);
+        let begin = (0..=from * width)
+            .rev()
+            .find(|p| (*p as u64 * x.row_bytes()).is_multiple_of(caps.binding_alignment));
+        ((to * width - begin.expect("the first")) as u64) * x.row_bytes()
+    };
+    let limit = caps.max_binding_bytes;
+    let fits = |rows: usize| {
+        let is_aligned =
+            |ty: &TensorType| (rows as u64 * ty.row_bytes()).is_multiple_of(caps.binding_alignment);
+        (rows == y.rows() || result().all(is_aligned))
+            && result().all(|ty| rows as u64 * ty.row_bytes() <= limit)
+            && (0..y.rows()).step_by(rows).all(|first| bytes_of_x(first, rows.min(y.rows() - first)) <= limit)
+    };
+    (1..=y.rows()).filter(|rows| fits(*rows)).map(|rows| y.rows().div_ceil(rows)).min()
+}
+
+#[test]
+fn convolutions_take_as_few_bands_as_bindings_allow() {
+    let mut draws = Draws(0xd1b5_4a32_d192_ed03);
+    let (mut banded, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        let (conv, inputs) = draw_convolution(&mut draws);
+        let max_binding_bytes = inputs[1].bytes() + draws.extent(20_000) as u64;
+        let binding_alignment = draws.one_of(&[32, 64, 256]);
+        let caps = Caps { max_binding_bytes, binding_alignment, ..Caps::webgpu() };
+        let fewest = fewest_bands(&conv, &inputs, &caps);
+        let variants = match conv.variants(&inputs, &caps) {
+            Ok(variants) => variants,
+            Err(error) => {
+                assert_eq!(fewest, None, "{error}: {conv:?} of {inputs:?}, {caps:?}");
+                refused += 1;
+                continue;
+            }
+        };
+        for variant in &variants {
+            check_bindings(&conv, &inputs, variant, &caps);
+            let bands = variant.dispatches.chunk_by(|a, b| a.binds == b.binds).count();
+            let is_split = variant.name.ends_with("_split");
+            assert!(
+                is_split || Some(bands) == fewest,
+                "{bands} for {fewest:?}: {conv:?} of {inputs:?}, {caps:?}"
+            );
+        }
+        banded += usize::from(fewest > Some(1));
+    }
+    println!("{banded} in bands, {refused} refused");
+    assert!(banded > 300 && refused > 30);
 }
 
 /// Copies, norms and the like take the time that their bytes take.

@@ -536,7 +536,12 @@ impl Op for Attention {
         // On a CPU it is there to be tested.
         variants.extend(self.cooperative(&e, &aligned, caps));
         if caps.software && caps.subgroups == Some(Subgroups { min: SUBGROUP as u32, max: SUBGROUP as u32 }) {
-            variants.push(self.lanes(&e, &aligned, caps)?);
+            match self.lanes(&e, &aligned, caps) {
+                Ok(lanes) => variants.push(lanes),
+                // The others keep no sums in memory.
+                Err(_) if !variants.is_empty() => {}
+                Err(error) => return Err(error),
+            }
         }
         if variants.is_empty() {
             return Err(OpError::TooLong {
@@ -758,6 +763,25 @@ mod tests {
             assert!(matches!(error, OpError::TooLong { .. }), "{error}");
         }
         assert!(names(16_384, 40, None, true).is_ok());
+        // Two blocks of 112 keys are as many as an invocation may do.
+        let kv = f32([1, 16_384, 512]);
+        let caps = Caps { subgroups: eight, software: true, ..Caps::webgpu() };
+        let lanes = op.variants(&[f32([1, 3, 512]), kv.clone(), kv.clone()], &caps).expect("fits");
+        assert_eq!(lanes[0].dispatches.len(), 74);
+        // Sums have a quad more than queries: where no binding holds them, the other is left, if it is not too long.
+        for (tokens, is_left) in [(32, true), (12_288, false)] {
+            let tokens = f32([1, tokens, 512]);
+            let caps = Caps { max_binding_bytes: tokens.bytes(), ..caps.clone() };
+            let variants = op.variants(&[tokens.clone(), tokens.clone(), tokens], &caps);
+            match variants {
+                Ok(variants) => {
+                    assert!(is_left && variants.len() == 1 && variants[0].name == "attention_tiled")
+                }
+                Err(error) => {
+                    assert!(!is_left && matches!(error, OpError::TooLarge { operand: "sums", .. }), "{error}")
+                }
+            }
+        }
     }
 
     #[test]

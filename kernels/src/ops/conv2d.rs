@@ -91,18 +91,16 @@ impl Conv2d {
         let limit = caps.max_binding_bytes;
         let bytes = |rows: usize, ty: &TensorType| rows as u64 * ty.row_bytes();
         let widest = |rows: usize| split(rows).iter().map(|(_, x)| x.1).max().unwrap_or(0);
-        let rows = if banded.iter().chain([&x]).all(|ty| ty.bytes() <= limit) {
-            y.rows().max(1)
-        } else {
-            let row_bytes = banded.iter().map(|ty| ty.row_bytes()).max().unwrap_or(1).max(1);
-            let most = (limit / row_bytes) as usize / step;
-            // More rows than fit may be followed by more that do: whole rows of the image need fewer of x.
-            let fitting = (1..=most.min(y.rows().div_ceil(step))).rev().map(|steps| steps * step);
-            fitting.into_iter().find(|rows| bytes(widest(*rows), x) <= limit).ok_or_else(|| {
-                let bytes = bytes(widest(step), x).max(step as u64 * row_bytes);
-                OpError::TooLarge { op: self.name(), operand: "rows", bytes, limit }
-            })?
-        };
+        let row_bytes = banded.iter().map(|ty| ty.row_bytes()).max().unwrap_or(1).max(1);
+        // One band may begin and end anywhere. More rows than fit may be followed by more that do: whole rows of the image need
+        // fewer of x.
+        let most = ((limit / row_bytes) as usize).min(y.rows()) / step * step;
+        let mut candidates = [y.rows().max(1)].into_iter().chain((step..=most).rev().step_by(step));
+        let fits = |rows: usize| rows as u64 * row_bytes <= limit && bytes(widest(rows), x) <= limit;
+        let rows = candidates.find(|rows| fits(*rows)).ok_or_else(|| {
+            let bytes = bytes(widest(step), x).max(step as u64 * row_bytes);
+            OpError::TooLarge { op: self.name(), operand: "rows", bytes, limit }
+        })?;
         let band = |(pixels, x): ((usize, usize), (usize, usize))| Band {
             y: pixels,
             a: x,

@@ -122,6 +122,15 @@ fn a_plan_foretells_what_a_picture_takes() {
     assert!((ratio - 1.0).abs() < 0.05, "{foretold:?} {found:?}");
     assert_eq!(list(&whole, "phases")[1]["dispatches"], stats["dispatches"]["denoiser"]);
 
+    // A step of pndm is evaluated twice, and it keeps what others need not.
+    let of_sampler = |name: &str| {
+        let (_, plan, _) = planned(&["--steps", "4", "--sampler", name]);
+        ["steps", "flops", "peak_bytes"].map(|key| plan[key].as_f64().expect("a number"))
+    };
+    let (pndm, euler) = (of_sampler("pndm"), of_sampler("euler"));
+    assert_eq!([pndm[0], euler[0]], [5.0, 4.0]);
+    assert!(pndm[1] > euler[1] && pndm[2] > euler[2], "{pndm:?} {euler:?}");
+
     let (code, less, stderr) = planned(&["--max-vram", "200K"]);
     assert_eq!((code, &less["fits"]), (Some(5), &false.into()));
     assert!(stderr.starts_with("error: does not fit: "), "{stderr}");

@@ -1,0 +1,281 @@
+//! What there is of a part's weights: files under the names that they will have, or that downloads have, and what their headers say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use loaders::safetensors::Limits;
+use loaders::{Checkpoint, Encoding, Folder, Prefer, TensorEntry, weight_files};
+
+use crate::error::Error;
+use crate::models::VaeKl;
+
+/// Files in a part's folder that have its weights together, or each all of them under one name and the names that downloads have
+/// until they are whole.
+struct Candidates {
+    /// The name that is read, if it is one.
+    file: Option<String>,
+    names: Vec<String>,
+}
+
+/// The candidates that there are in a part's folder, in the order in which files are read; downloads whose names do not tell what
+/// they will be called, and what only an index names, come last.
+fn candidates(folder: &Folder, prefer: Prefer) -> Vec<Candidates> {
+    let all = folder.list().unwrap_or_default();
+    let has_index = all.iter().any(|name| name.ends_with(".json") && name.contains(".safetensors.index"));
+    let mut names: Vec<String> = all.into_iter().filter(|name| !name.contains(".json")).collect();
+    names.sort_by_key(String::len);
+    let mut found = Vec::new();
+    for file in weight_files(prefer) {
+        // Shards are named as what they are shards of.
+        let (stem, is_index) = (file.split('.').next().unwrap_or_default(), file.ends_with(".json"));
+        let whole = if file.contains("fp16") { format!("{stem}.fp16") } else { stem.to_owned() };
+        let is_it = |name: &mut String| match name.split_once(".safetensors") {
+            Some((front, _)) if is_index => shard_of(front).as_ref() == Some(&whole),
+            Some((front, _)) => front == whole,
+            None => false,
+        };
+        let names: Vec<String> = names.extract_if(.., is_it).collect();
+        found.push(Candidates { names, file: (!is_index).then_some(file) });
+    }
+    names.retain(|name| {
+        let Some((front, end)) = name.split_once(".safetensors") else { return false };
+        let is_other_kind = front.split('.').skip(1).any(|mark| OTHER_KINDS.contains(&mark));
+        !is_other_kind && (has_index || !end.is_empty())
+    });
+    found.push(Candidates { names, file: None });
+    found
+}
+
+/// Marks of weights that are not read.
+const OTHER_KINDS: [&str; 4] = ["non_ema", "ema", "bf16", "fp32"];
+
+/// What a shard is one of, if it is one: `model.fp16` of `model.fp16-00001-of-00002` and of `model-00001-of-00002.fp16`.
+fn shard_of(front: &str) -> Option<String> {
+    let (before, after) = front.split_once("-of-")?;
+    let (stem, number) = before.rsplit_once('-')?;
+    let (count, mark) =
+        after.split_once('.').map_or((after, ""), |(count, _)| (count, &after[count.len()..]));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(number) && is_number(count)).then(|| format!("{stem}{mark}"))
+}
+
+/// The name by which a network of the part asks for a tensor: a text encoder's names may have more in front, an autoencoder's may be
+/// older.
+fn present_name(part: &str, name: &str) -> String {
+    match part {
+        "vae" => VaeKl::present_name(name),
+        "unet" => name.to_owned(),
+        _ => name.strip_prefix("text_model.").unwrap_or(name).to_owned(),
+    }
+}
+
+/// What headers that are there say.
+#[derive(Default)]
+pub(super) struct There {
+    /// What messages call the files.
+    pub(super) label: String,
+    /// Whether they name all tensors that there will be.
+    pub(super) is_all: bool,
+    /// The tensors that they name, by the names that networks ask for.
+    pub(super) tensors: BTreeMap<String, TensorEntry>,
+    /// Bytes that their files lack.
+    pub(super) bytes_to_come: u64,
+    /// Bytes of files without a header that can be read.
+    pub(super) bytes_without_header: u64,
+}
+
+impl There {
+    /// Of the part `part`, in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Load`] for a header with two names of one tensor.
+    pub(super) async fn of(part: &str, folder: &Folder, prefer: Prefer) -> Result<Self, Error> {
+        let mut begun = There { label: folder.label().to_owned(), ..There::default() };
+        for candidates in candidates(folder, prefer) {
+            let there = There::of_candidates(part, folder, &candidates).await?;
+            let would_be_read = candidates.file.is_some_and(|file| candidates.names.contains(&file));
+            if !there.tensors.is_empty() || would_be_read {
+                return Ok(there);
+            }
+            if begun.bytes_without_header == 0 {
+                begun.bytes_without_header = there.bytes_without_header;
+            }
+        }
+        Ok(begun)
+    }
+
+    async fn of_candidates(part: &str, folder: &Folder, candidates: &Candidates) -> Result<Self, Error> {
+        let is_all = candidates.file.is_some();
+        let mut there = There { label: folder.label().to_owned(), ..There::default() };
+        for name in &candidates.names {
+            let Ok(Some(file)) = folder.open(name) else { continue };
+            let Ok(header) = Checkpoint::from_part(Arc::clone(&file), &Limits::default()).await else {
+                let bytes = there.bytes_without_header;
+                there.bytes_without_header =
+                    if is_all { bytes.max(file.len()) } else { bytes.saturating_add(file.len()) };
+                continue;
+            };
+            let ends = header.tensors().map(|(_, tensor)| tensor.offset.saturating_add(tensor.bytes));
+            let lacking = ends.max().unwrap_or(0).saturating_sub(file.len());
+            let tensors = header.renamed_with(|name| Some(present_name(part, name)))?;
+            let tensors = tensors.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+            if is_all {
+                return Ok(There {
+                    label: file.label().to_owned(),
+                    is_all,
+                    tensors: tensors.collect(),
+                    bytes_to_come: lacking,
+                    bytes_without_header: 0,
+                });
+            }
+            there.bytes_to_come = there.bytes_to_come.saturating_add(lacking);
+            there.tensors.extend(tensors);
+        }
+        Ok(there)
+    }
+
+    /// How most of the bytes are stored, but for such as are no weights: checkpoints have indices beside theirs.
+    pub(super) fn encoding(&self) -> Option<Encoding> {
+        let mut bytes = BTreeMap::<Encoding, u64>::new();
+        for tensor in self.tensors.values() {
+            if matches!(tensor.encoding, Encoding::F16 | Encoding::Bf16 | Encoding::F32) {
+                let sum = bytes.entry(tensor.encoding).or_default();
+                *sum = sum.saturating_add(tensor.bytes);
+            }
+        }
+        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(encoding, _)| encoding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is there of files that end with their headers; of an empty one there is nothing.
+    fn there(part: &str, files: &[(&str, &str)]) -> Result<There, Error> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, header) in files {
+            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+            let bytes = if header.is_empty() { vec![] } else { bytes };
+            std::fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        let folder = Folder::on_disk(folder.path()).expect("a folder");
+        pollster::block_on(There::of(part, &folder, Prefer::Fp16))
+    }
+
+    fn shards(headers: &[&str]) -> There {
+        let name = |number: usize| format!("model-0000{number}-of-00003.safetensors.incomplete");
+        let names: Vec<String> = (1..=headers.len()).map(name).collect();
+        let files: Vec<(&str, &str)> =
+            names.iter().zip(headers).map(|(name, header)| (name.as_str(), *header)).collect();
+        there("unet", &files).expect("sound")
+    }
+
+    const BF16: &str = r#"{"a": {"dtype": "BF16", "shape": [9], "data_offsets": [0, 18]}}"#;
+    /// Three tensors of 2 bytes, one of 12, and indices of 32.
+    const MIXED: &str = r#"{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
+        "b": {"dtype": "F16", "shape": [1], "data_offsets": [12, 14]},
+        "text_model.c": {"dtype": "F16", "shape": [1], "data_offsets": [14, 16]},
+        "mid_block.attentions.0.query.bias": {"dtype": "F16", "shape": [1], "data_offsets": [16, 18]},
+        "position_ids": {"dtype": "I64", "shape": [4], "data_offsets": [18, 50]}}"#;
+
+    #[test]
+    fn most_of_what_headers_name_is_how_the_rest_is_stored() {
+        assert_eq!(shards(&[]).encoding(), None);
+        assert_eq!(shards(&["{"]).encoding(), None);
+        assert_eq!(shards(&[BF16]).encoding(), Some(Encoding::Bf16));
+        assert_eq!(shards(&["{", MIXED]).encoding(), Some(Encoding::F32));
+        let f16 = r#"{"f": {"dtype": "F16", "shape": [9], "data_offsets": [0, 18]}}"#;
+        assert_eq!(shards(&[MIXED, f16]).encoding(), Some(Encoding::F16));
+    }
+
+    #[test]
+    fn tensors_have_the_names_that_networks_ask_for_and_tell_their_own() {
+        let names = |part: &str| {
+            let found = there(part, &[("model.safetensors", MIXED)]).expect("sound").tensors;
+            let names = found.iter().map(|(name, tensor)| (name.clone(), tensor.name.clone()));
+            names.filter(|(name, own)| name != own).collect::<Vec<_>>()
+        };
+        let pair = |name: &str, own: &str| (name.to_owned(), own.to_owned());
+        assert_eq!(names("unet"), []);
+        assert_eq!(names("text_encoder_2"), [pair("c", "text_model.c")]);
+        let [new, old] = ["to_q", "query"].map(|name| format!("mid_block.attentions.0.{name}.bias"));
+        assert_eq!(names("vae"), [pair(&new, &old)]);
+        let both = r#"{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
+            "text_model.a": {"dtype": "F16", "shape": [1], "data_offsets": [2, 4]}}"#;
+        let read =
+            |part: &str| there(part, &[("model.safetensors", both)]).err().map(|error| error.to_string());
+        assert_eq!(read("unet"), None);
+        let error = read("text_encoder").expect("two names of one tensor");
+        assert!(error.ends_with("tensor 'a': expected one tensor, found 'a' and 'text_model.a'"), "{error}");
+    }
+
+    #[test]
+    fn what_files_lack_is_to_come() {
+        let found = shards(&["{", MIXED, BF16]);
+        assert_eq!((found.bytes_to_come, found.bytes_without_header), (50 + 18, 9));
+        let found = shards(&["{", "{ ", ""]);
+        assert_eq!((found.bytes_to_come, found.bytes_without_header), (0, 9 + 10));
+        // Of one file under several names there is one.
+        let begun = [("model.safetensors.part", "{"), ("model.safetensors.incomplete", "{ ")];
+        let found = there("unet", &begun).expect("to come");
+        assert_eq!((found.is_all, found.bytes_without_header), (false, 10));
+    }
+
+    #[test]
+    fn the_file_that_would_be_read_stands_for_the_part() {
+        // `*` stands for a name that is read, and a file whose name ends in `!` has no header yet.
+        const READ: &str = "model";
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| name.replace('*', READ)).collect();
+            let file = |name: &str| {
+                name.strip_suffix('!').map_or((name.to_owned(), BF16), |name| (name.to_owned(), ""))
+            };
+            let files: Vec<(String, &str)> = names.iter().map(|name| file(name)).collect();
+            let files: Vec<(&str, &str)> =
+                files.iter().map(|(name, header)| (name.as_str(), *header)).collect();
+            let found = there("unet", &files).expect("sound");
+            let label = found.label.rsplit('/').next().unwrap_or_default().replace(READ, "*");
+            (found.is_all.then_some(label), found.bytes_to_come / 18)
+        };
+        let whole = |name: &str| (Some(name.to_owned()), 1);
+        // Whole and under names of downloads, also beside what has no header.
+        assert_eq!(of(&["*.safetensors.incomplete", "a.safetensors"]), whole("*.safetensors.incomplete"));
+        assert_eq!(of(&["*.safetensors", "*.safetensors.part"]), whole("*.safetensors"));
+        assert_eq!(of(&["*.safetensors!", "*.safetensors.part"]), whole("*.safetensors.part"));
+        assert_eq!(
+            of(&["*.safetensors.lock!", "*.safetensors.incomplete"]),
+            whole("*.safetensors.incomplete")
+        );
+        // Marked as fp16, which is preferred here; then the one that is read first.
+        assert_eq!(of(&["*.safetensors", "*.fp16.safetensors.part"]), whole("*.fp16.safetensors.part"));
+        assert_eq!(of(&["*.safetensors.part", "*.fp16.safetensors.lock!"]), whole("*.safetensors.part"));
+        let first =
+            there("unet", &[("model.safetensors", MIXED), ("diffusion_pytorch_model.safetensors", BF16)]);
+        assert_eq!(first.expect("sound").encoding(), Some(Encoding::Bf16));
+        // What would be read tells nothing yet, whatever another tells.
+        let first =
+            there("unet", &[("model.safetensors", MIXED), ("diffusion_pytorch_model.safetensors", "{")]);
+        assert_eq!(first.expect("sound").encoding(), None);
+        // Shards in both spellings, with an index or without.
+        for fp16 in ["*.fp16-00001-of-00002.safetensors", "*-00001-of-00002.fp16.safetensors.part"] {
+            assert_eq!(of(&["*.safetensors", fp16]), (None, 1));
+            assert_eq!(
+                of(&["*-00001-of-00002.safetensors", fp16, "*.fp16.safetensors.part"]),
+                whole("*.fp16.safetensors.part")
+            );
+        }
+        assert_eq!(
+            of(&["*.safetensors.index.json", "*-00001-of-00002.safetensors", "*-00002-of-00002.safetensors"]),
+            (None, 2)
+        );
+        assert_eq!(of(&["*-1-of-a.safetensors"]), (None, 0));
+        // What an index alone may name, and downloads that tell nothing.
+        assert_eq!(of(&["a.safetensors"]), (None, 0));
+        assert_eq!(of(&["a.safetensors", "b.safetensors", "*.safetensors.index.json"]), (None, 2));
+        assert_eq!(of(&["*.Ab1cDE.safetensors.part", "b.safetensors"]), (None, 1));
+        for other in ["*.non_ema.safetensors", "*.non_ema.safetensors.part", "*.fp16.ema.safetensors.part"] {
+            assert_eq!(of(&[other]), (None, 0));
+        }
+    }
+}

@@ -186,7 +186,8 @@ mod tests {
         assert_eq!(shards(&[BF16]).encoding(), Some(Encoding::Bf16));
         assert_eq!(shards(&["{", MIXED]).encoding(), Some(Encoding::F32));
         let f16 = r#"{"f": {"dtype": "F16", "shape": [9], "data_offsets": [0, 18]}}"#;
-        assert_eq!(shards(&[MIXED, f16]).encoding(), Some(Encoding::F16));
+        let both = shards(&[MIXED, f16]);
+        assert_eq!((both.encoding(), both.tensors.len()), (Some(Encoding::F16), 6));
     }
 
     #[test]
@@ -269,7 +270,9 @@ mod tests {
             of(&["*.safetensors.index.json", "*-00001-of-00002.safetensors", "*-00002-of-00002.safetensors"]),
             (None, 2)
         );
-        assert_eq!(of(&["*-1-of-a.safetensors"]), (None, 0));
+        for other in ["*-1-of-a.safetensors", "*-a-of-1.safetensors"] {
+            assert_eq!(of(&[other]), (None, 0));
+        }
         // What an index alone may name, and downloads that tell nothing.
         assert_eq!(of(&["a.safetensors"]), (None, 0));
         assert_eq!(of(&["a.safetensors", "b.safetensors", "*.safetensors.index.json"]), (None, 2));

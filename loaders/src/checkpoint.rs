@@ -1,6 +1,6 @@
 //! Named tensors over one file or many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -190,18 +190,8 @@ impl Checkpoint {
     ///   folder; [`Error::Unsupported`] for shards that together pass one of `limits`
     /// # Source  `sharded_checkpoints` of huggingface_hub: `{"metadata": {..}, "weight_map": {tensor: file}}`
     pub async fn from_index(folder: &Folder, name: &str, limits: &Limits) -> Result<Self, Error> {
-        let index = folder.require(name)?;
-        let label = index.label();
-        let json = read_whole(&*index, MAX_INDEX_BYTES).await?;
-        let index: Index = serde_json::from_slice(&json).map_err(|error| {
-            Error::malformed(
-                label,
-                "weight_map",
-                "an object from tensors to files",
-                escaped(&error.to_string()),
-            )
-        })?;
-
+        let source = folder.require(name)?;
+        let (label, index) = (source.label(), Index::read(&*source).await?);
         let too_many = |what: String| Error::unsupported(label, what, "");
         if index.weight_map.len() > limits.n_tensors {
             return Err(too_many(format!("an index of over {} tensors", limits.n_tensors)));
@@ -421,8 +411,26 @@ impl Checkpoint {
     }
 }
 
+/// The files that an index in `folder` names, each once.
+///
+/// # Errors  [`Error::Malformed`] for what is no index; [`Error::Io`]
+pub async fn shards_of(folder: &Folder, index: &str) -> Result<BTreeSet<String>, Error> {
+    let source = folder.require(index)?;
+    Ok(Index::read(&*source).await?.weight_map.into_values().collect())
+}
+
 #[derive(serde::Deserialize)]
 struct Index {
     #[serde(deserialize_with = "string_map")]
     weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    async fn read(source: &dyn Source) -> Result<Self, Error> {
+        let json = read_whole(source, MAX_INDEX_BYTES).await?;
+        serde_json::from_slice(&json).map_err(|error| {
+            let expected = "an object from tensors to files";
+            Error::malformed(source.label(), "weight_map", expected, escaped(&error.to_string()))
+        })
+    }
 }

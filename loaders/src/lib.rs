@@ -34,7 +34,7 @@ mod source;
 pub mod terminal;
 pub mod tokenizer;
 
-pub use checkpoint::{Checkpoint, EncodingTotal, TensorEntry};
+pub use checkpoint::{Checkpoint, EncodingTotal, TensorEntry, shards_of};
 pub use config::{Config, FromJson, OneOrMany};
 pub use diffusers::{DiffusersFolder, Prefer, part_checkpoint, part_config, weight_files};
 pub use error::Error;

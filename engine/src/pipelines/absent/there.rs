@@ -4,50 +4,76 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loaders::safetensors::Limits;
-use loaders::{Checkpoint, Encoding, Folder, Prefer, TensorEntry, weight_files};
+use loaders::{Checkpoint, Encoding, Folder, Prefer, TensorEntry, shards_of, weight_files};
 
 use crate::error::Error;
 use crate::models::VaeKl;
 
-/// Files in a part's folder that have its weights together, or each all of them under one name and the names that downloads have
-/// until they are whole.
+/// Files in a part's folder that have its weights together, or one that has all of them.
 struct Candidates {
-    /// The name that is read, if it is one.
-    file: Option<String>,
-    names: Vec<String>,
+    /// The names under which each is there: its own, and those that downloads have until they are whole.
+    files: Vec<Vec<String>>,
+    /// Whether it is one file with all of the weights.
+    is_all: bool,
+    /// Whether reading would go no further, whatever is there of them.
+    would_be_read: bool,
 }
 
-/// The candidates that there are in a part's folder, in the order in which files are read; downloads whose names do not tell what
-/// they will be called, and what only an index names, come last.
-fn candidates(folder: &Folder, prefer: Prefer) -> Vec<Candidates> {
-    let all = folder.list().unwrap_or_default();
-    let has_index = all.iter().any(|name| name.ends_with(".json") && name.contains(".safetensors.index"));
-    let mut names: Vec<String> = all.into_iter().filter(|name| !name.contains(".json")).collect();
-    names.sort_by_key(String::len);
+/// The candidates of a part's folder, in the order in which files are read; downloads whose names tell nothing come last.
+///
+/// # Errors
+/// [`Error::Load`] for an index that is none.
+async fn candidates(folder: &Folder, prefer: Prefer) -> Result<Vec<Candidates>, Error> {
+    let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut names = folder.list().unwrap_or_default();
+    // A file's own name goes before those of its downloads.
+    names.sort_by_key(|name| !name.ends_with(".safetensors"));
+    for name in names {
+        let Some(front) = final_front(&name) else { continue };
+        there.entry(front.to_owned()).or_default().push(name);
+    }
     let mut found = Vec::new();
     for file in weight_files(prefer) {
-        // Shards are named as what they are shards of.
-        let (stem, is_index) = (file.split('.').next().unwrap_or_default(), file.ends_with(".json"));
-        let whole = if file.contains("fp16") { format!("{stem}.fp16") } else { stem.to_owned() };
-        let is_it = |name: &mut String| match name.split_once(".safetensors") {
-            Some((front, _)) if is_index => shard_of(front).as_ref() == Some(&whole),
-            Some((front, _)) => front == whole,
-            None => false,
+        if let Some(front) = file.strip_suffix(".safetensors") {
+            let names = there.remove(front).unwrap_or_default();
+            let would_be_read = names.contains(&file);
+            found.push(Candidates { files: vec![names], is_all: true, would_be_read });
+            continue;
+        }
+        let would_be_read = folder.exists(&file);
+        let shards: Vec<String> = if would_be_read {
+            let named = shards_of(folder, &file).await?;
+            named.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect()
+        } else {
+            let stem = file.split('.').next().unwrap_or_default();
+            let whole = if file.contains("fp16") { format!("{stem}.fp16") } else { stem.to_owned() };
+            there.keys().filter(|front| shard_of(front).as_ref() == Some(&whole)).cloned().collect()
         };
-        let names: Vec<String> = names.extract_if(.., is_it).collect();
-        found.push(Candidates { names, file: (!is_index).then_some(file) });
+        let files = shards.iter().filter_map(|front| there.remove(front)).collect();
+        found.push(Candidates { files, is_all: false, would_be_read });
     }
-    names.retain(|name| {
-        let Some((front, end)) = name.split_once(".safetensors") else { return false };
-        let is_other_kind = front.split('.').skip(1).any(|mark| OTHER_KINDS.contains(&mark));
-        !is_other_kind && (has_index || !end.is_empty())
-    });
-    found.push(Candidates { names, file: None });
-    found
+    let tells_nothing = |names: &Vec<String>| names.iter().all(|name| !name.ends_with(".safetensors"));
+    let files = there.into_values().filter(tells_nothing).collect();
+    found.push(Candidates { files, is_all: false, would_be_read: false });
+    Ok(found)
 }
 
 /// Marks of weights that are not read.
 const OTHER_KINDS: [&str; 4] = ["non_ema", "ema", "bf16", "fp32"];
+
+/// What the name of a file of weights begins with once it is there, up to `.safetensors`: browsers put a mark of their own before
+/// it. `None` for other files, and for weights that are not read.
+fn final_front(name: &str) -> Option<&str> {
+    let (front, end) = name.split_once(".safetensors").filter(|(_, end)| !end.contains(".json"))?;
+    let (before, mark) = front.rsplit_once('.').unwrap_or((front, ""));
+    if OTHER_KINDS.contains(&mark) {
+        return None;
+    }
+    let is_own = end.is_empty() || mark.is_empty() || mark.starts_with("fp16");
+    let front = if is_own { front } else { before };
+    // What stood before a browser's mark.
+    (is_own || final_front(&format!("{front}.safetensors")).is_some()).then_some(front)
+}
 
 /// What a shard is one of, if it is one: `model.fp16` of `model.fp16-00001-of-00002` and of `model-00001-of-00002.fp16`.
 fn shard_of(front: &str) -> Option<String> {
@@ -88,13 +114,12 @@ impl There {
     /// Of the part `part`, in `folder`.
     ///
     /// # Errors
-    /// [`Error::Load`] for a header with two names of one tensor.
+    /// [`Error::Load`] for a header with two names of one tensor, and an index that is none.
     pub(super) async fn of(part: &str, folder: &Folder, prefer: Prefer) -> Result<Self, Error> {
         let mut begun = There { label: folder.label().to_owned(), ..There::default() };
-        for candidates in candidates(folder, prefer) {
+        for candidates in candidates(folder, prefer).await? {
             let there = There::of_candidates(part, folder, &candidates).await?;
-            let would_be_read = candidates.file.is_some_and(|file| candidates.names.contains(&file));
-            if !there.tensors.is_empty() || would_be_read {
+            if !there.tensors.is_empty() || candidates.would_be_read {
                 return Ok(there);
             }
             if begun.bytes_without_header == 0 {
@@ -105,31 +130,30 @@ impl There {
     }
 
     async fn of_candidates(part: &str, folder: &Folder, candidates: &Candidates) -> Result<Self, Error> {
-        let is_all = candidates.file.is_some();
         let mut there = There { label: folder.label().to_owned(), ..There::default() };
-        for name in &candidates.names {
-            let Ok(Some(file)) = folder.open(name) else { continue };
-            let Ok(header) = Checkpoint::from_part(Arc::clone(&file), &Limits::default()).await else {
-                let bytes = there.bytes_without_header;
-                there.bytes_without_header =
-                    if is_all { bytes.max(file.len()) } else { bytes.saturating_add(file.len()) };
-                continue;
-            };
-            let ends = header.tensors().map(|(_, tensor)| tensor.offset.saturating_add(tensor.bytes));
-            let lacking = ends.max().unwrap_or(0).saturating_sub(file.len());
-            let tensors = header.renamed_with(|name| Some(present_name(part, name)))?;
-            let tensors = tensors.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-            if is_all {
-                return Ok(There {
-                    label: file.label().to_owned(),
-                    is_all,
-                    tensors: tensors.collect(),
-                    bytes_to_come: lacking,
-                    bytes_without_header: 0,
-                });
+        for names in &candidates.files {
+            let mut bytes_without_header = 0;
+            for name in names {
+                let Ok(Some(file)) = folder.open(name) else { continue };
+                let Ok(header) = Checkpoint::from_part(Arc::clone(&file), &Limits::default()).await else {
+                    bytes_without_header = file.len().max(bytes_without_header);
+                    continue;
+                };
+                bytes_without_header = 0;
+                let ends = header.tensors().map(|(_, tensor)| tensor.offset.saturating_add(tensor.bytes));
+                let lacking = ends.max().unwrap_or(0).saturating_sub(file.len());
+                there.bytes_to_come = there.bytes_to_come.saturating_add(lacking);
+                let tensors = header.renamed_with(|name| Some(present_name(part, name)))?;
+                there
+                    .tensors
+                    .extend(tensors.tensors().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
+                if candidates.is_all {
+                    there.label = file.label().to_owned();
+                    there.is_all = true;
+                }
+                break;
             }
-            there.bytes_to_come = there.bytes_to_come.saturating_add(lacking);
-            there.tensors.extend(tensors);
+            there.bytes_without_header = there.bytes_without_header.saturating_add(bytes_without_header);
         }
         Ok(there)
     }
@@ -258,27 +282,65 @@ mod tests {
         let first =
             there("unet", &[("model.safetensors", MIXED), ("diffusion_pytorch_model.safetensors", "{")]);
         assert_eq!(first.expect("sound").encoding(), None);
-        // Shards in both spellings, with an index or without.
-        for fp16 in ["*.fp16-00001-of-00002.safetensors", "*-00001-of-00002.fp16.safetensors.part"] {
+        // Shards in both spellings, of which one is there whole and in part; then what is read after them.
+        for fp16 in ["*.fp16-00001-of-00002.safetensors", "*-00001-of-00002.fp16.safetensors"] {
             assert_eq!(of(&["*.safetensors", fp16]), (None, 1));
-            assert_eq!(
-                of(&["*-00001-of-00002.safetensors", fp16, "*.fp16.safetensors.part"]),
-                whole("*.fp16.safetensors.part")
-            );
+            assert_eq!(of(&["*.safetensors", fp16, &format!("{fp16}.part")]), (None, 1));
+            assert_eq!(of(&["*.safetensors", &format!("{fp16}!")]), whole("*.safetensors"));
+            let names = ["*-00001-of-00002.safetensors", fp16, "*.fp16.safetensors.part"];
+            assert_eq!(of(&names), whole("*.fp16.safetensors.part"));
         }
-        assert_eq!(
-            of(&["*.safetensors.index.json", "*-00001-of-00002.safetensors", "*-00002-of-00002.safetensors"]),
-            (None, 2)
-        );
         for other in ["*-1-of-a.safetensors", "*-a-of-1.safetensors"] {
             assert_eq!(of(&[other]), (None, 0));
         }
-        // What an index alone may name, and downloads that tell nothing.
+        // Downloads: a mark before the ending is the browser's, unless it is one of weights that are not read.
+        assert_eq!(of(&["*.safetensors!", "*.Ab1cDE.safetensors.part"]), whole("*.Ab1cDE.safetensors.part"));
+        assert_eq!(of(&["*.fp16.Ab1cDE.safetensors.part"]), whole("*.fp16.Ab1cDE.safetensors.part"));
         assert_eq!(of(&["a.safetensors"]), (None, 0));
-        assert_eq!(of(&["a.safetensors", "b.safetensors", "*.safetensors.index.json"]), (None, 2));
-        assert_eq!(of(&["*.Ab1cDE.safetensors.part", "b.safetensors"]), (None, 1));
-        for other in ["*.non_ema.safetensors", "*.non_ema.safetensors.part", "*.fp16.ema.safetensors.part"] {
-            assert_eq!(of(&[other]), (None, 0));
+        assert_eq!(of(&["a.safetensors.part", "b.safetensors"]), (None, 1));
+        let cut = [("model.Ab1cDE.safetensors.part", MIXED), ("model.safetensors", BF16)];
+        assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));
+        for kind in ["non_ema", "ema", "bf16", "fp32", "fp16.ema"] {
+            for end in ["", ".part"] {
+                assert_eq!(of(&[&format!("*.{kind}.safetensors{end}")]), (None, 0), "{kind}");
+            }
+            assert_eq!(of(&[&format!("*.{kind}.Ab1cDE.safetensors.part")]), (None, 0), "{kind}");
         }
+    }
+
+    #[test]
+    fn an_index_decides_which_files_are_read() {
+        let index = |folder: &tempfile::TempDir, name: &str| {
+            let json = r#"{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}"#;
+            std::fs::write(folder.path().join(name), json).expect("written");
+        };
+        let of = |name: &str, prefer: Prefer, files: &[&str]| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            index(&folder, name);
+            let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
+            for file in files {
+                std::fs::write(folder.path().join(file), &bytes).expect("written");
+            }
+            let folder = Folder::on_disk(folder.path()).expect("a folder");
+            let there = pollster::block_on(There::of("unet", &folder, prefer)).expect("sound");
+            (there.is_all, there.bytes_to_come / 18)
+        };
+        let [full, fp16, old_fp16] =
+            ["safetensors.index.json", "fp16.safetensors.index.json", "safetensors.index.fp16.json"]
+                .map(|end| format!("model.{end}"));
+        // Its shards alone, also where none is there.
+        let names =
+            ["x.safetensors", "y.safetensors.part", "z.safetensors", "model-00001-of-00002.safetensors"];
+        assert_eq!(of(&full, Prefer::Full, &names), (false, 2));
+        for index in [&fp16, &old_fp16] {
+            assert_eq!(of(index, Prefer::Fp16, &names), (false, 2));
+            assert_eq!(of(index, Prefer::Fp16, &["model.safetensors"]), (false, 0));
+            assert_eq!(of(index, Prefer::Full, &["model.safetensors", "x.safetensors"]), (true, 1));
+        }
+        assert_eq!(of(&full, Prefer::Full, &["model.fp16.safetensors"]), (false, 0));
+        assert_eq!(of(&full, Prefer::Full, &["model.safetensors.part", "x.safetensors"]), (true, 1));
+        assert_eq!(of(&full, Prefer::Fp16, &["model.fp16.safetensors.part"]), (true, 1));
+        let none = there("unet", &[("model.safetensors.index.json", "{")]);
+        assert!(none.err().is_some_and(|error| error.to_string().contains("weight_map")));
     }
 }

@@ -325,15 +325,26 @@ fn more_columns_than_an_axis_has_workgroups_for_are_refused() {
 #[test]
 fn attention_keeps_to_the_limits_of_a_dispatch() {
     let mut draws = Draws(0x2545_f491_4f6c_dd1d);
-    let (mut cut, mut in_parts) = (0, 0);
+    let (mut cut, mut in_parts, mut refused) = (0, 0, 0);
     for _ in 0..2000 {
         let (heads, d) = (draws.extent(9), draws.extent(512));
         let [batch, queries, keys] = [draws.extent(3), draws.extent(600), draws.extent(30_000)];
         let ty = |tokens| TensorType::new(DType::F16, [batch, tokens, heads * d]);
-        let (op, inputs) = (Attention::new(heads), [ty(queries), ty(keys), ty(keys)]);
+        let op = Attention { mask: draws.below(3) == 0, ..Attention::new(heads) };
+        let mut inputs = vec![ty(queries), ty(keys), ty(keys)];
+        let own = [batch, heads, queries].map(|extent| if draws.below(2) == 0 { 1 } else { extent });
+        inputs.extend(op.mask.then(|| TensorType::f32([own[0], own[1], own[2], keys])));
         let max_binding_bytes = draws.one_of(&[1 << 40, inputs[0].bytes().max(inputs[1].bytes())]);
         let caps = Caps { max_binding_bytes, ..draws.adapter() };
-        let Ok(free) = op.variants(&inputs, &caps) else { continue };
+        let free = match op.variants(&inputs, &caps) {
+            Ok(variants) => variants,
+            Err(error) => {
+                let of_mask = matches!(error, OpError::TooLarge { operand: "mask", .. });
+                refused += usize::from(of_mask);
+                assert!(!of_mask || inputs[3].bytes() > caps.max_binding_bytes, "{error}");
+                continue;
+            }
+        };
         let chosen = draws.one_of(&free);
         // Queries to a workgroup, keys of a tile and features of the scores, and the same of the result.
         let tile = |variant: &Variant| {
@@ -400,14 +411,15 @@ fn attention_keeps_to_the_limits_of_a_dispatch() {
             cut += usize::from(kernels.len() > 1);
         }
     }
-    println!("{cut} cut, {in_parts} in parts of keys");
-    assert!(cut > 100 && in_parts > 100);
+    println!("{cut} cut, {in_parts} in parts of keys, {refused} refused");
+    assert!(cut > 100 && in_parts > 100 && refused > 10);
 }
 
 /// A convolution whose result, and whose operands, may have other types.
 fn draw_convolution(draws: &mut Draws) -> (Conv2d, Vec<TensorType>) {
     let kernel = [draws.extent(4), 1 + draws.extent(3)];
-    let padding = [kernel[0], kernel[0], kernel[1], kernel[1]].map(|most| draws.below(most));
+    // Up to windows that lie in it as a whole.
+    let padding = [kernel[0], kernel[0], kernel[1], kernel[1]].map(|most| draws.below(most + 2));
     let mut dtype = || draws.one_of(&[DType::F16, DType::F32]);
     let (of_x, of_y, of_residual) = (dtype(), dtype(), dtype());
     let (channels, columns) = (draws.extent(9), draws.extent(9));
@@ -436,10 +448,11 @@ fn fewest_bands(conv: &Conv2d, inputs: &[TensorType], caps: &Caps) -> Option<usi
     // Bytes of x for pixels of the result, from where a binding may begin.
     let bytes_of_x = |first: usize, rows: usize| {
         let (image, top) = first_rows(first);
-        let from = image + top.max(0) as usize;
+        let inside = |row: isize| row.clamp(0, height as isize) as usize;
+        // One row is bound where none is read.
+        let from = (image + inside(top)).min(batch * height - 1);
         let (image, top) = first_rows(first + rows - 1);
-        let to = image + ((top + w.shape[0] as isize) as usize).min(height);
-        assert!(to <= batch * height);
+        let to = (image + inside(top + w.shape[0] as isize)).max(from + 1);
         let begin = (0..=from * width)
             .rev()
             .find(|p| (*p as u64 * x.row_bytes()).is_multiple_of(caps.binding_alignment));

@@ -207,7 +207,7 @@ impl Attention {
     }
 
     fn aligned(&self, e: &Extents, inputs: &[TensorType], caps: &Caps) -> Result<Aligned, OpError> {
-        for (operand, ty) in ["q", "k", "v"].into_iter().zip(inputs) {
+        for (operand, ty) in ["q", "k", "v", "mask"].into_iter().zip(inputs) {
             check_whole(self.name(), operand, ty, caps)?;
         }
         for (what, count) in [("batches", e.batch), ("heads", self.heads)] {
@@ -756,6 +756,7 @@ mod tests {
         };
         let eight = Some(Subgroups { min: 8, max: 8 });
         assert_eq!(names(16_384, 512, None, false).ok(), Some(vec!["attention_tiled"]));
+        assert_eq!(names(9_216, 512, eight, false).ok(), Some(vec!["attention_tiled"]), "lanes are for CPUs");
         assert_eq!(names(9_216, 512, None, true).ok(), Some(vec!["attention_tiled"]));
         assert_eq!(names(12_288, 512, eight, true).ok(), Some(vec!["attention_lanes"]));
         for (keys, d) in [(12_288, 512), (16_384, 160), (65_537, 8)] {

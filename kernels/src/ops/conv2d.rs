@@ -64,8 +64,10 @@ impl Conv2d {
         };
         let (first_image, first_top) = top(pixels.0);
         let (last_image, last_top) = top(pixels.0 + pixels.1 - 1);
-        let first = first_image + first_top.saturating_sub(self.padding[0]).min(height - 1);
-        let end = last_image + (last_top + w.shape[0]).saturating_sub(self.padding[0]).clamp(1, height);
+        // Windows that lie in padding as a whole read nothing; something has to be bound all the same.
+        let first = first_image + first_top.saturating_sub(self.padding[0]).min(height);
+        let first = first.min((x.shape[0] * height).saturating_sub(1));
+        let end = last_image + (last_top + w.shape[0]).saturating_sub(self.padding[0]).min(height);
         (first * width, end.saturating_sub(first).max(1) * width)
     }
 
@@ -390,6 +392,10 @@ mod tests {
             let caps = Caps { max_binding_bytes, ..Caps::webgpu() };
             same.bands(&inputs, &y, &caps).map(|bands| bands.iter().map(|band| band.y.1).collect::<Vec<_>>())
         };
+        // Of nothing there is none.
+        let inputs = [f32([0, 20, 24, 4]), f32([3, 3, 4, 8])];
+        let nothing = same.infer(&inputs).and_then(|y| same.bands(&inputs, &y, &Caps::webgpu()));
+        assert!(nothing.is_ok_and(|bands| bands.is_empty()));
         // All of it, half of it and a bit, and a bit less.
         assert_eq!(rows(4, 20 * 24 * 32), Ok(vec![480]));
         assert_eq!(rows(4, 10 * 24 * 32 + 255), Ok(vec![240, 240]));

@@ -211,7 +211,7 @@ fn check_bindings(op: &dyn Op, inputs: &[TensorType], variant: &Variant, caps: &
         let (offset, bytes) = bind.window.unwrap_or((0, whole));
         let (name, operand) = (variant.name, bind.operand);
         assert!(bytes <= caps.max_binding_bytes, "{name}: {bytes} bytes of {operand:?}");
-        assert!(offset + bytes <= whole, "{name}: {offset} and {bytes} bytes of {operand:?}");
+        assert!(bytes > 0 && offset + bytes <= whole, "{name}: {offset} and {bytes} bytes of {operand:?}");
         assert_eq!(offset % caps.binding_alignment, 0, "{name}: {operand:?}");
     }
 }

@@ -241,6 +241,9 @@ mod tests {
         assert_eq!((found.bytes_to_come, found.bytes_without_header), (50 + 18, 9));
         let found = shards(&["{", "{ ", ""]);
         assert_eq!((found.bytes_to_come, found.bytes_without_header), (0, 9 + 10));
+        let twice = ["model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors.part"];
+        let found = there("unet", &[(twice[0], "{"), (twice[1], BF16)]).expect("to come");
+        assert_eq!((found.bytes_to_come, found.bytes_without_header), (18, 0));
         // Of one file under several names there is one.
         let begun = [("model.safetensors.part", "{"), ("model.safetensors.incomplete", "{ ")];
         let found = there("unet", &begun).expect("to come");
@@ -296,7 +299,9 @@ mod tests {
         // Downloads: a mark before the ending is the browser's, unless it is one of weights that are not read.
         assert_eq!(of(&["*.safetensors!", "*.Ab1cDE.safetensors.part"]), whole("*.Ab1cDE.safetensors.part"));
         assert_eq!(of(&["*.fp16.Ab1cDE.safetensors.part"]), whole("*.fp16.Ab1cDE.safetensors.part"));
-        assert_eq!(of(&["a.safetensors"]), (None, 0));
+        for unread in ["a.safetensors", "*.Ab1cDE.safetensors"] {
+            assert_eq!(of(&[unread]), (None, 0));
+        }
         assert_eq!(of(&["a.safetensors.part", "b.safetensors"]), (None, 1));
         let cut = [("model.Ab1cDE.safetensors.part", MIXED), ("model.safetensors", BF16)];
         assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));

@@ -441,18 +441,17 @@ fn fewest_bands(conv: &Conv2d, inputs: &[TensorType], caps: &Caps) -> Option<usi
     let y = conv.infer(inputs).expect("inferred");
     let result = || inputs[2..].iter().chain([&y]);
     let (batch, height, width) = (x.shape[0], x.shape[1], x.shape[2]);
-    let first_rows = |pixel: usize| {
-        let row = pixel / y.shape[2];
-        (row / y.shape[1] * height, (row % y.shape[1] * conv.stride[0]) as isize - conv.padding[0] as isize)
+    // Rows of x that a row of the result reads.
+    let read = |row: usize| {
+        let (image, top) = (row / y.shape[1] * height, row % y.shape[1] * conv.stride[0]);
+        let inside = move |u: usize| (top + u).checked_sub(conv.padding[0]).filter(|row| *row < height);
+        (0..w.shape[0]).filter_map(inside).map(move |row| image + row)
     };
-    // Bytes of x for pixels of the result, from where a binding may begin.
+    // Bytes of x for pixels of the result, from where a binding may begin; of one row where none is read.
     let bytes_of_x = |first: usize, rows: usize| {
-        let (image, top) = first_rows(first);
-        let inside = |row: isize| row.clamp(0, height as isize) as usize;
-        // One row is bound where none is read.
-        let from = (image + inside(top)).min(batch * height - 1);
-        let (image, top) = first_rows(first + rows - 1);
-        let to = (image + inside(top + w.shape[0] as isize)).max(from + 1);
+        let all = || (first / y.shape[2]..=(first + rows - 1) / y.shape[2]).flat_map(read);
+        let (from, to) = (all().min().unwrap_or(0), all().max().unwrap_or(0) + 1);
+        assert!(to <= batch * height);
         let begin = (0..=from * width)
             .rev()
             .find(|p| (*p as u64 * x.row_bytes()).is_multiple_of(caps.binding_alignment));

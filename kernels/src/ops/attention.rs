@@ -826,6 +826,11 @@ mod tests {
             error.expect_err("too many heads").to_string(),
             "attention: 70000 heads, the adapter takes 65535 at most"
         );
+        // As many as there is room for are taken.
+        let (batches, heads) = (f32([65_535, 1, 4]), f32([1, 1, 262_140]));
+        for (heads_of, x) in [(1, batches), (65_535, heads)] {
+            assert!(Attention::new(heads_of).variants(&[x.clone(), x.clone(), x], &caps).is_ok());
+        }
         // Of 32,768 heads, an axis has room for one slice each, not for two.
         let offered = |d: usize| {
             let many = f16([1, 2, 32_768 * d]);

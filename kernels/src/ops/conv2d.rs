@@ -47,7 +47,8 @@ impl Conv2d {
         self.stride == [1, 1] && self.padding == [0; 4] && w.shape[..2] == [1, 1]
     }
 
-    /// The pixels of `x`, as `(first, count)`, that `pixels` of `y` depend on. Pixels are counted across the batch.
+    /// The pixels of `x`, as `(first, count)`, between the first and the last that `pixels` of `y` depend on; some, where they
+    /// depend on none. Pixels are counted across the batch.
     fn input_pixels(
         &self,
         x: &TensorType,
@@ -57,18 +58,18 @@ impl Conv2d {
     ) -> (usize, usize) {
         let (height, width) = (x.shape[1], x.shape[2]);
         let (out_height, out_width) = (y.shape[1], y.shape[2]);
-        // The image of an output pixel and the input row under the top of the kernel, padding counted.
-        let top = |pixel: usize| {
-            let row = pixel / out_width;
-            (row / out_height * height, row % out_height * self.stride[0])
+        // Rows of x under the kernel of an output row, if not all of it lies in padding.
+        let read = |row: usize| {
+            let (image, top) = (row / out_height * height, row % out_height * self.stride[0]);
+            let first = top.saturating_sub(self.padding[0]);
+            let end = (top + w.shape[0]).saturating_sub(self.padding[0]).min(height);
+            (first < end).then_some((image + first, image + end))
         };
-        let (first_image, first_top) = top(pixels.0);
-        let (last_image, last_top) = top(pixels.0 + pixels.1 - 1);
-        // Windows that lie in padding as a whole read nothing; something has to be bound all the same.
-        let first = first_image + first_top.saturating_sub(self.padding[0]).min(height);
-        let first = first.min((x.shape[0] * height).saturating_sub(1));
-        let end = last_image + (last_top + w.shape[0]).saturating_sub(self.padding[0]).min(height);
-        (first * width, end.saturating_sub(first).max(1) * width)
+        let mut rows = pixels.0 / out_width..(pixels.0 + pixels.1 - 1) / out_width + 1;
+        // They follow one another as output rows do.
+        let (first, _) = rows.clone().find_map(read).unwrap_or((0, 1));
+        let (_, end) = rows.rfind(|row| read(*row).is_some()).and_then(read).unwrap_or((0, 1));
+        (first * width, (end - first) * width)
     }
 
     /// Bands of output pixels whose windows on `x`, the result and the residual may be bound.

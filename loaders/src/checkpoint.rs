@@ -413,7 +413,7 @@ impl Checkpoint {
 
 /// The files that an index in `folder` names, each once.
 ///
-/// # Errors  [`Error::Malformed`] for what is no index; [`Error::Io`]
+/// # Errors  [`Error::Malformed`] for what is no index, or ends before it is one; [`Error::Io`]
 pub async fn shards_of(folder: &Folder, index: &str) -> Result<BTreeSet<String>, Error> {
     let source = folder.require(index)?;
     Ok(Index::read(&*source).await?.weight_map.into_values().collect())
@@ -429,8 +429,11 @@ impl Index {
     async fn read(source: &dyn Source) -> Result<Self, Error> {
         let json = read_whole(source, MAX_INDEX_BYTES).await?;
         serde_json::from_slice(&json).map_err(|error| {
-            let expected = "an object from tensors to files";
-            Error::malformed(source.label(), "weight_map", expected, escaped(&error.to_string()))
+            let (expected, found) = ("an object from tensors to files", escaped(&error.to_string()));
+            match error.is_eof() {
+                true => Error::incomplete(source.label(), "weight_map", expected, found),
+                false => Error::malformed(source.label(), "weight_map", expected, found),
+            }
         })
     }
 }

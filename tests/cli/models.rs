@@ -216,7 +216,7 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
     let (code, whole, _) = planned(&["-m", "model", "--precision", "f16"]);
     assert_eq!((code, &whole["complete"]), (Some(0), &true.into()));
 
-    // Half a file under its own name, under a download's, half a header, an index without its shards, nothing.
+    // Half a file under its own name, under a download's, half a header, an index without its shards, half of one, nothing.
     let weights = "unet/diffusion_pytorch_model.safetensors";
     let bytes = std::fs::read(folder.path().join("model").join(weights)).expect("a file");
     let half = &bytes[..bytes.len() / 2];
@@ -230,6 +230,7 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         ("incomplete", "unet/diffusion_pytorch_model.safetensors.incomplete", half),
         ("begun", weights, &bytes[..header_bytes / 2]),
         ("sharded", "unet/diffusion_pytorch_model.safetensors.index.json", index.as_bytes()),
+        ("cut-index", "unet/diffusion_pytorch_model.safetensors.index.json", &index.as_bytes()[..20]),
         ("none", "unet/readme", &b""[..]),
     ] {
         copy_folder(&folder.path().join("model"), &folder.path().join(name));
@@ -333,7 +334,7 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         ("no-json", weights, "\x02\0\0\0\0\0\0\0[]", "'{' first"),
         ("claims-much", weights, "\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f{}", "of JSON, found a file of 10 bytes"),
         ("wrong-shape", weights, "", "conv_in.bias"),
-        ("index-no-json", index, "{", "weight_map"),
+        ("index-no-json", index, "[]", "weight_map"),
         ("index-leads-out", index, &shards("../x"), "a relative path inside the folder"),
         ("index-of-broken", index, &shards("absent.safetensors"), "unet/x.safetensors: header"),
     ] {

@@ -1,6 +1,6 @@
 //! What there is of a part's weights: files under the names that they will have, or that downloads have, and what their headers say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use loaders::safetensors::Limits;
@@ -11,7 +11,7 @@ use crate::models::VaeKl;
 
 /// Files in a part's folder that have its weights together, or one that has all of them.
 struct Candidates {
-    /// The names under which each is there: its own, and those that downloads have until they are whole.
+    /// The names under which each is there: its own first, then those that downloads have until they are whole.
     files: Vec<Vec<String>>,
     /// Whether it is one file with all of the weights.
     is_all: bool,
@@ -19,60 +19,80 @@ struct Candidates {
     would_be_read: bool,
 }
 
-/// The candidates of a part's folder, in the order in which files are read; downloads whose names tell nothing come last.
-///
-/// # Errors
-/// [`Error::Load`] for an index that is none.
-async fn candidates(folder: &Folder, prefer: Prefer) -> Result<Vec<Candidates>, Error> {
-    let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut names = folder.list().unwrap_or_default();
-    // A file's own name goes before those of its downloads.
-    names.sort_by_key(|name| !name.ends_with(".safetensors"));
-    for name in names {
-        let Some(front) = final_front(&name) else { continue };
-        there.entry(front.to_owned()).or_default().push(name);
-    }
-    let mut found = Vec::new();
-    for file in weight_files(prefer) {
+impl Candidates {
+    /// Those that stand for `file`, one of [`weight_files`]: for an index that is there, what it names.
+    ///
+    /// # Errors
+    /// [`Error::Load`] for an index that is none.
+    async fn of(file: &str, folder: &Folder, names: &[String]) -> Result<Self, Error> {
         if let Some(front) = file.strip_suffix(".safetensors") {
-            let names = there.remove(front).unwrap_or_default();
-            let would_be_read = names.contains(&file);
-            found.push(Candidates { files: vec![names], is_all: true, would_be_read });
-            continue;
+            let files = vec![standing_for(front, names)];
+            let would_be_read = names.iter().any(|name| name == file);
+            return Ok(Candidates { files, is_all: true, would_be_read });
         }
-        let would_be_read = folder.exists(&file);
-        let shards: Vec<String> = if would_be_read {
-            let named = shards_of(folder, &file).await?;
-            named.iter().filter_map(|name| name.strip_suffix(".safetensors")).map(str::to_owned).collect()
-        } else {
-            let stem = file.split('.').next().unwrap_or_default();
-            let whole = if file.contains("fp16") { format!("{stem}.fp16") } else { stem.to_owned() };
-            there.keys().filter(|front| shard_of(front).as_ref() == Some(&whole)).cloned().collect()
+        let would_be_read = folder.exists(file);
+        let shards = match would_be_read {
+            true => shards_of(folder, file).await,
+            false => Ok(BTreeSet::new()),
         };
-        let files = shards.iter().filter_map(|front| there.remove(front)).collect();
-        found.push(Candidates { files, is_all: false, would_be_read });
+        let shards = match shards {
+            Ok(shards) => shards,
+            // What it will name, its shards' names tell.
+            Err(error) if error.is_incomplete() => {
+                let stem = file.split('.').next().unwrap_or_default();
+                let whole = if file.contains("fp16") { format!("{stem}.fp16") } else { stem.to_owned() };
+                return Ok(Candidates { would_be_read, ..Candidates::shards(&whole, names) });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let fronts = shards.iter().filter_map(|shard| shard.strip_suffix(".safetensors"));
+        let files = fronts.map(|front| standing_for(front, names)).collect();
+        Ok(Candidates { files, is_all: false, would_be_read })
     }
-    let tells_nothing = |names: &Vec<String>| names.iter().all(|name| !name.ends_with(".safetensors"));
-    let files = there.into_values().filter(tells_nothing).collect();
-    found.push(Candidates { files, is_all: false, would_be_read: false });
-    Ok(found)
+
+    /// Shards of `whole`, by their names.
+    fn shards(whole: &str, names: &[String]) -> Self {
+        let is_shard = |front: &&str| shard_of(front).as_deref() == Some(whole);
+        let fronts = names.iter().filter_map(|name| name.split_once(".safetensors"));
+        let fronts =
+            fronts.flat_map(|(front, _)| [Some(front), front.rsplit_once('.').map(|(front, _)| front)]);
+        let fronts: BTreeSet<&str> = fronts.flatten().filter(is_shard).collect();
+        let files = fronts.into_iter().map(|front| standing_for(front, names)).collect();
+        Candidates { files, is_all: false, would_be_read: false }
+    }
+
+    /// Downloads whose names tell nothing.
+    fn others(names: &[String]) -> Self {
+        let tells_nothing = |name: &&String| match name.split_once(".safetensors") {
+            Some((front, end)) => {
+                let is_download = !end.is_empty() && !names.contains(&format!("{front}.safetensors"));
+                is_download && !front.split('.').skip(1).any(|mark| KINDS.contains(&mark))
+            }
+            None => false,
+        };
+        let files = names.iter().filter(tells_nothing).map(|name| vec![name.clone()]).collect();
+        Candidates { files, is_all: false, would_be_read: false }
+    }
 }
 
-/// Marks of weights that are not read.
-const OTHER_KINDS: [&str; 4] = ["non_ema", "ema", "bf16", "fp32"];
+/// Marks that tell kinds of weights apart: of the second on, that are not read.
+const KINDS: [&str; 5] = ["fp16", "non_ema", "ema", "bf16", "fp32"];
 
-/// What the name of a file of weights begins with once it is there, up to `.safetensors`: browsers put a mark of their own before
-/// it. `None` for other files, and for weights that are not read.
-fn final_front(name: &str) -> Option<&str> {
-    let (front, end) = name.split_once(".safetensors").filter(|(_, end)| !end.contains(".json"))?;
-    let (before, mark) = front.rsplit_once('.').unwrap_or((front, ""));
-    if OTHER_KINDS.contains(&mark) {
-        return None;
-    }
-    let is_own = end.is_empty() || mark.is_empty() || mark.starts_with("fp16");
-    let front = if is_own { front } else { before };
-    // What stood before a browser's mark.
-    (is_own || final_front(&format!("{front}.safetensors")).is_some()).then_some(front)
+/// Those of `names` under which the file may be there whose name is `front` and `.safetensors`: a download has more behind it, and
+/// some browsers' a mark of their own before the ending.
+fn standing_for(front: &str, names: &[String]) -> Vec<String> {
+    let stands = |name: &&String| {
+        let Some((mark, end)) = name.strip_prefix(front).and_then(|rest| rest.split_once(".safetensors"))
+        else {
+            return false;
+        };
+        let is_browsers =
+            |mark: &str| !end.is_empty() && !mark.contains(['.', '-']) && !KINDS.contains(&mark);
+        mark.is_empty() || mark.strip_prefix('.').is_some_and(is_browsers)
+    };
+    let mut found: Vec<String> = names.iter().filter(stands).cloned().collect();
+    found.sort_by_key(|name| !name.ends_with(".safetensors"));
+    found
 }
 
 /// What a shard is one of, if it is one: `model.fp16` of `model.fp16-00001-of-00002` and of `model-00001-of-00002.fp16`.
@@ -117,16 +137,43 @@ impl There {
     /// [`Error::Load`] for a header with two names of one tensor, and an index that is none.
     pub(super) async fn of(part: &str, folder: &Folder, prefer: Prefer) -> Result<Self, Error> {
         let mut begun = There { label: folder.label().to_owned(), ..There::default() };
-        for candidates in candidates(folder, prefer).await? {
-            let there = There::of_candidates(part, folder, &candidates).await?;
-            if !there.tensors.is_empty() || candidates.would_be_read {
-                return Ok(there);
+        let mut names = folder.list().unwrap_or_default();
+        names.retain(|name| !name.contains(".json"));
+        let files: Vec<String> = weight_files(prefer).collect();
+        // In the order in which files are read, and no further. Shards without their index are the last of a kind.
+        for kind in files.chunk_by(|a, b| a.contains("fp16") == b.contains("fp16")) {
+            for file in kind {
+                let candidates = Candidates::of(file, folder, &names).await?;
+                if let Some(there) = begun.decided_by(&candidates, part, folder).await? {
+                    return Ok(there);
+                }
             }
-            if begun.bytes_without_header == 0 {
-                begun.bytes_without_header = there.bytes_without_header;
+            for whole in kind.iter().filter_map(|file| file.strip_suffix(".safetensors")) {
+                let candidates = Candidates::shards(whole, &names);
+                if let Some(there) = begun.decided_by(&candidates, part, folder).await? {
+                    return Ok(there);
+                }
             }
         }
-        Ok(begun)
+        let decided = begun.decided_by(&Candidates::others(&names), part, folder).await?;
+        Ok(decided.unwrap_or(begun))
+    }
+
+    /// What there is of `candidates`, if they have a header or nothing else would be read; else what has begun is noted, the first of it.
+    async fn decided_by(
+        &mut self,
+        candidates: &Candidates,
+        part: &str,
+        folder: &Folder,
+    ) -> Result<Option<Self>, Error> {
+        let there = There::of_candidates(part, folder, candidates).await?;
+        if !there.tensors.is_empty() || candidates.would_be_read {
+            return Ok(Some(there));
+        }
+        if self.bytes_without_header == 0 {
+            self.bytes_without_header = there.bytes_without_header;
+        }
+        Ok(None)
     }
 
     async fn of_candidates(part: &str, folder: &Folder, candidates: &Candidates) -> Result<Self, Error> {
@@ -303,6 +350,10 @@ mod tests {
             assert_eq!(of(&[unread]), (None, 0));
         }
         assert_eq!(of(&["a.safetensors.part", "b.safetensors"]), (None, 1));
+        assert_eq!(of(&["a.safetensors.part", "a.safetensors"]), (None, 0));
+        assert_eq!(of(&["model.safetensors.index.json.part"]), (None, 0));
+        let index = there("unet", &[("model.safetensors.index.json.part", "{")]).expect("to come");
+        assert_eq!(index.bytes_without_header, 0);
         let cut = [("model.Ab1cDE.safetensors.part", MIXED), ("model.safetensors", BF16)];
         assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));
         for kind in ["non_ema", "ema", "bf16", "fp32", "fp16.ema"] {
@@ -333,19 +384,60 @@ mod tests {
         let [full, fp16, old_fp16] =
             ["safetensors.index.json", "fp16.safetensors.index.json", "safetensors.index.fp16.json"]
                 .map(|end| format!("model.{end}"));
-        // Its shards alone, also where none is there.
+        // Its shards alone, also where none is there, and beside others that are none of them.
         let names =
             ["x.safetensors", "y.safetensors.part", "z.safetensors", "model-00001-of-00002.safetensors"];
         assert_eq!(of(&full, Prefer::Full, &names), (false, 2));
         for index in [&fp16, &old_fp16] {
             assert_eq!(of(index, Prefer::Fp16, &names), (false, 2));
-            assert_eq!(of(index, Prefer::Fp16, &["model.safetensors"]), (false, 0));
+            for other in ["model.safetensors", "model-00001-of-00002.fp16.safetensors"] {
+                assert_eq!(of(index, Prefer::Fp16, &[other]), (false, 0));
+            }
             assert_eq!(of(index, Prefer::Full, &["model.safetensors", "x.safetensors"]), (true, 1));
         }
         assert_eq!(of(&full, Prefer::Full, &["model.fp16.safetensors"]), (false, 0));
         assert_eq!(of(&full, Prefer::Full, &["model.safetensors.part", "x.safetensors"]), (true, 1));
         assert_eq!(of(&full, Prefer::Fp16, &["model.fp16.safetensors.part"]), (true, 1));
-        let none = there("unet", &[("model.safetensors.index.json", "{")]);
-        assert!(none.err().is_some_and(|error| error.to_string().contains("weight_map")));
+        // Whatever it calls them.
+        for shard in ["u.v2", "flux1.5-00001-of-00002", "model-00001-of-00002.bf16", "a.fp32"] {
+            let json = format!(r#"{{"weight_map": {{"a": "{shard}.safetensors"}}}}"#);
+            for name in ["safetensors", "safetensors.part", "Ab1cDE.safetensors.part"] {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                std::fs::write(folder.path().join(&full), &json).expect("written");
+                let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
+                std::fs::write(folder.path().join(format!("{shard}.{name}")), bytes).expect("written");
+                let folder = Folder::on_disk(folder.path()).expect("a folder");
+                let found = pollster::block_on(There::of("unet", &folder, Prefer::Full)).expect("sound");
+                assert_eq!(found.bytes_to_come, 18, "{shard}.{name}");
+            }
+        }
+        // Shards that have begun, with either index.
+        for index in [&fp16, &old_fp16] {
+            let shard = "model-00001-of-00002.fp16.safetensors";
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let json = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
+            std::fs::write(folder.path().join(index), json).expect("written");
+            std::fs::write(folder.path().join(shard), "123").expect("written");
+            let folder = Folder::on_disk(folder.path()).expect("a folder");
+            let found = pollster::block_on(There::of("unet", &folder, Prefer::Fp16)).expect("sound");
+            assert_eq!(found.bytes_without_header, 3, "{index}");
+        }
+        // Which itself may be there in part.
+        let cut =
+            [(&*full, ""), ("model-00001-of-00002.safetensors", BF16), ("model.fp16.safetensors", MIXED)];
+        let cut_fp16 = [(&*old_fp16, ""), ("model.safetensors", MIXED)];
+        assert_eq!(there("unet", &cut[..2]).expect("sound").encoding(), Some(Encoding::Bf16));
+        assert_eq!(there("unet", &cut_fp16).expect("sound").encoding(), None);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join(&full), "[]").expect("written");
+        let none = |file: &str| {
+            let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
+            std::fs::write(folder.path().join(file), bytes).expect("written");
+            let folder = Folder::on_disk(folder.path()).expect("a folder");
+            pollster::block_on(There::of("unet", &folder, Prefer::Fp16))
+        };
+        let error = none("a.safetensors").err().expect("no index");
+        assert!(error.to_string().contains("weight_map"), "{error}");
+        assert!(none("model.safetensors.part").is_ok_and(|there| there.is_all), "it would not be read");
     }
 }

@@ -64,8 +64,8 @@ impl Candidates {
     /// Downloads whose names tell nothing.
     fn others(names: &[String]) -> Self {
         let tells_nothing = |name: &&String| match name.split_once(".safetensors") {
-            Some((front, end)) => {
-                let is_download = !end.is_empty() && !names.contains(&format!("{front}.safetensors"));
+            Some((front, _)) => {
+                let is_download = !names.contains(&format!("{front}.safetensors"));
                 is_download && !front.split('.').skip(1).any(|mark| KINDS.contains(&mark))
             }
             None => false,
@@ -396,6 +396,12 @@ mod tests {
             assert_eq!(of(index, Prefer::Full, &["model.safetensors", "x.safetensors"]), (true, 1));
         }
         assert_eq!(of(&full, Prefer::Full, &["model.fp16.safetensors"]), (false, 0));
+        // Before those of another kind, shards of one; neither of which stands for a whole file.
+        let names = ["model-00001-of-00002.safetensors", "model.fp16.safetensors.part"];
+        assert_eq!(of(&fp16, Prefer::Full, &names), (false, 1));
+        assert_eq!(of("none", Prefer::Full, &["model.fp16-00001-of-00002.safetensors.part"]), (false, 1));
+        let names = ["model-00001-of-00002.fp16.Ab1cDE.safetensors.part", "model.safetensors"];
+        assert_eq!(of("none", Prefer::Fp16, &names), (false, 1));
         assert_eq!(of(&full, Prefer::Full, &["model.safetensors.part", "x.safetensors"]), (true, 1));
         assert_eq!(of(&full, Prefer::Fp16, &["model.fp16.safetensors.part"]), (true, 1));
         // Whatever it calls them.
@@ -425,8 +431,13 @@ mod tests {
         // Which itself may be there in part.
         let cut = [(&*full, ""), ("model-00001-of-00002.safetensors", BF16)];
         assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));
-        let cut = [(&*old_fp16, ""), ("model.safetensors", MIXED)];
-        assert_eq!(there("unet", &cut).expect("sound").encoding(), None);
+        for index in [&fp16, &old_fp16] {
+            let cut = [(index.as_str(), ""), ("model.safetensors", MIXED)];
+            assert_eq!(there("unet", &cut).expect("sound").encoding(), None);
+            let shards = ["model-00001-of-00002.fp16.safetensors", "model-00001-of-00002.safetensors"];
+            let cut = [(index.as_str(), ""), (shards[0], BF16), (shards[1], MIXED)];
+            assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));
+        }
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join(&full), "[]").expect("written");
         let none = |file: &str| {

@@ -334,7 +334,8 @@ fn a_folder_that_is_not_complete_is_planned_as_it_will_be() {
         ("no-json", weights, "\x02\0\0\0\0\0\0\0[]", "'{' first"),
         ("claims-much", weights, "\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f{}", "of JSON, found a file of 10 bytes"),
         ("wrong-shape", weights, "", "conv_in.bias"),
-        ("index-no-json", index, "[]", "weight_map"),
+        ("index-no-json", index, "xyz", "weight_map"),
+        ("index-no-object", index, "[]", "weight_map"),
         ("index-leads-out", index, &shards("../x"), "a relative path inside the folder"),
         ("index-of-broken", index, &shards("absent.safetensors"), "unet/x.safetensors: header"),
     ] {

@@ -45,8 +45,13 @@ impl Candidates {
             }
             Err(error) => return Err(error.into()),
         };
-        let fronts = shards.iter().filter_map(|shard| shard.strip_suffix(".safetensors"));
-        let files = fronts.map(|front| standing_for(front, names)).collect();
+        // What has another's name in front is that one's, whatever mark it looks like.
+        let files = shards.iter().filter_map(|shard| {
+            let mut files = standing_for(shard.strip_suffix(".safetensors")?, names);
+            files.retain(|name| !shards.iter().any(|other| other != shard && name.starts_with(other)));
+            Some(files)
+        });
+        let files = files.collect();
         Ok(Candidates { files, is_all: false, would_be_read })
     }
 
@@ -61,16 +66,23 @@ impl Candidates {
         Candidates { files, is_all: false, would_be_read: false }
     }
 
-    /// Downloads whose names tell nothing.
+    /// Downloads whose names tell nothing: not what they are of, and of no file that is there.
     fn others(names: &[String]) -> Self {
-        let tells_nothing = |name: &&String| match name.split_once(".safetensors") {
-            Some((front, _)) => {
-                let is_download = !names.contains(&format!("{front}.safetensors"));
-                is_download && !front.split('.').skip(1).any(|mark| KINDS.contains(&mark))
-            }
-            None => false,
+        let tells_nothing = |front: &&str| {
+            let before_mark = front.rsplit_once('.').map_or(*front, |(before, _)| before);
+            let is_there =
+                |front: &str| names.iter().any(|name| name.strip_suffix(".safetensors") == Some(front));
+            let is_kind = |mark: &str| KINDS.contains(&mark.split('-').next().unwrap_or_default());
+            !is_there(front) && !is_there(before_mark) && !front.split('.').skip(1).any(is_kind)
         };
-        let files = names.iter().filter(tells_nothing).map(|name| vec![name.clone()]).collect();
+        let fronts = names.iter().filter_map(|name| name.split_once(".safetensors")).map(|(front, _)| front);
+        let fronts: BTreeSet<&str> = fronts.filter(tells_nothing).collect();
+        let of_front = |front: &str| {
+            let is_of =
+                |name: &&String| name.split_once(".safetensors").is_some_and(|(found, _)| found == front);
+            names.iter().filter(is_of).cloned().collect()
+        };
+        let files = fronts.into_iter().map(of_front).collect();
         Candidates { files, is_all: false, would_be_read: false }
     }
 }
@@ -138,7 +150,9 @@ impl There {
     pub(super) async fn of(part: &str, folder: &Folder, prefer: Prefer) -> Result<Self, Error> {
         let mut begun = There { label: folder.label().to_owned(), ..There::default() };
         let mut names = folder.list().unwrap_or_default();
-        names.retain(|name| !name.contains(".json"));
+        let is_index =
+            |name: &str| name.split_once(".safetensors").is_some_and(|(_, end)| end.contains(".json"));
+        names.retain(|name| !is_index(name));
         let files: Vec<String> = weight_files(prefer).collect();
         // In the order in which files are read, and no further. Shards without their index are the last of a kind.
         for kind in files.chunk_by(|a, b| a.contains("fp16") == b.contains("fp16")) {
@@ -350,13 +364,16 @@ mod tests {
             assert_eq!(of(&[unread]), (None, 0));
         }
         assert_eq!(of(&["a.safetensors.part", "b.safetensors"]), (None, 1));
-        assert_eq!(of(&["a.safetensors.part", "a.safetensors"]), (None, 0));
+        for download in ["a.safetensors.part", "a.Ab1cDE.safetensors.part"] {
+            assert_eq!(of(&[download, "a.safetensors"]), (None, 0));
+        }
+        assert_eq!(of(&["a.safetensors.part", "a.safetensors.incomplete", "b.safetensors.part"]), (None, 2));
         assert_eq!(of(&["model.safetensors.index.json.part"]), (None, 0));
         let index = there("unet", &[("model.safetensors.index.json.part", "{")]).expect("to come");
         assert_eq!(index.bytes_without_header, 0);
         let cut = [("model.Ab1cDE.safetensors.part", MIXED), ("model.safetensors", BF16)];
         assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));
-        for kind in ["non_ema", "ema", "bf16", "fp32", "fp16.ema"] {
+        for kind in ["non_ema", "ema", "bf16", "fp32", "fp16.ema", "ema-00001-of-00002"] {
             for end in ["", ".part"] {
                 assert_eq!(of(&[&format!("*.{kind}.safetensors{end}")]), (None, 0), "{kind}");
             }
@@ -417,6 +434,18 @@ mod tests {
                 assert_eq!(found.bytes_to_come, 18, "{shard}.{name}");
             }
         }
+        // One whose name is another's and what could be a mark.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let json =
+            r#"{"weight_map": {"a": "m.safetensors", "b": "m.v2.safetensors", "c": "a.json.safetensors"}}"#;
+        std::fs::write(folder.path().join(&full), json).expect("written");
+        for name in ["m.v2.safetensors.part", "a.json.safetensors"] {
+            let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
+            std::fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        let folder = Folder::on_disk(folder.path()).expect("a folder");
+        let found = pollster::block_on(There::of("unet", &folder, Prefer::Full)).expect("sound");
+        assert_eq!(found.bytes_to_come, 2 * 18);
         // Shards that have begun, with either index.
         for index in [&fp16, &old_fp16] {
             let shard = "model-00001-of-00002.fp16.safetensors";

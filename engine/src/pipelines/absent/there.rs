@@ -371,6 +371,7 @@ mod tests {
         assert_eq!(of(&["a.safetensors.part!", "ab.safetensors.part"]), (None, 1));
         assert_eq!(of(&["a.b.Ab1cDE.safetensors.part", "a.b.safetensors"]), (None, 0));
         assert_eq!(of(&["ema.safetensors.part"]), (None, 1));
+        assert_eq!(of(&["a.b.ema.safetensors.part"]), (None, 0));
         assert_eq!(of(&["model.safetensors.index.json.part"]), (None, 0));
         let index = there("unet", &[("model.safetensors.index.json.part", "{")]).expect("to come");
         assert_eq!(index.bytes_without_header, 0);

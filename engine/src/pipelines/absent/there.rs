@@ -236,16 +236,23 @@ impl There {
 mod tests {
     use super::*;
 
-    /// What is there of files that end with their headers; of an empty one there is nothing.
+    /// What is there of a folder with these files.
+    fn read(part: &str, prefer: Prefer, files: &[(String, Vec<u8>)]) -> Result<There, Error> {
+        let leaked = files.iter().map(|(name, bytes)| (&*name.clone().leak(), &*bytes.clone().leak()));
+        let leaked: Vec<(&'static str, &'static [u8])> = leaked.collect();
+        let folder = Folder::embedded("unet", leaked.leak());
+        pollster::block_on(There::of(part, &folder, prefer))
+    }
+
+    /// A file that ends with its header; of an empty one there is nothing.
+    fn file(name: &str, header: &str) -> (String, Vec<u8>) {
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        (name.to_owned(), if header.is_empty() { vec![] } else { bytes })
+    }
+
     fn there(part: &str, files: &[(&str, &str)]) -> Result<There, Error> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for (name, header) in files {
-            let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-            let bytes = if header.is_empty() { vec![] } else { bytes };
-            std::fs::write(folder.path().join(name), bytes).expect("written");
-        }
-        let folder = Folder::on_disk(folder.path()).expect("a folder");
-        pollster::block_on(There::of(part, &folder, Prefer::Fp16))
+        let files: Vec<_> = files.iter().map(|(name, header)| file(name, header)).collect();
+        read(part, Prefer::Fp16, &files)
     }
 
     fn shards(headers: &[&str]) -> There {
@@ -317,10 +324,10 @@ mod tests {
         const READ: &str = "model";
         let of = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| name.replace('*', READ)).collect();
-            let file = |name: &str| {
+            let header = |name: &str| {
                 name.strip_suffix('!').map_or((name.to_owned(), BF16), |name| (name.to_owned(), ""))
             };
-            let files: Vec<(String, &str)> = names.iter().map(|name| file(name)).collect();
+            let files: Vec<(String, &str)> = names.iter().map(|name| header(name)).collect();
             let files: Vec<(&str, &str)> =
                 files.iter().map(|(name, header)| (name.as_str(), *header)).collect();
             let found = there("unet", &files).expect("sound");
@@ -387,19 +394,11 @@ mod tests {
 
     #[test]
     fn an_index_decides_which_files_are_read() {
-        let index = |folder: &tempfile::TempDir, name: &str| {
-            let json = r#"{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}"#;
-            std::fs::write(folder.path().join(name), json).expect("written");
-        };
+        let index = |name: &str, json: &str| (name.to_owned(), json.as_bytes().to_vec());
         let of = |name: &str, prefer: Prefer, files: &[&str]| {
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            index(&folder, name);
-            let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
-            for file in files {
-                std::fs::write(folder.path().join(file), &bytes).expect("written");
-            }
-            let folder = Folder::on_disk(folder.path()).expect("a folder");
-            let there = pollster::block_on(There::of("unet", &folder, prefer)).expect("sound");
+            let json = r#"{"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}"#;
+            let files = files.iter().map(|name| file(name, BF16)).chain([index(name, json)]);
+            let there = read("unet", prefer, &files.collect::<Vec<_>>()).expect("sound");
             (there.is_all, there.bytes_to_come / 18)
         };
         let [full, fp16, old_fp16] =
@@ -429,37 +428,24 @@ mod tests {
         for shard in ["u.v2", "flux1.5-00001-of-00002", "model-00001-of-00002.bf16", "a.fp32"] {
             let json = format!(r#"{{"weight_map": {{"a": "{shard}.safetensors"}}}}"#);
             for name in ["safetensors", "safetensors.part", "Ab1cDE.safetensors.part"] {
-                let folder = tempfile::tempdir().expect("a temporary folder");
-                std::fs::write(folder.path().join(&full), &json).expect("written");
-                let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
-                std::fs::write(folder.path().join(format!("{shard}.{name}")), bytes).expect("written");
-                let folder = Folder::on_disk(folder.path()).expect("a folder");
-                let found = pollster::block_on(There::of("unet", &folder, Prefer::Full)).expect("sound");
+                let files = [index(&full, &json), file(&format!("{shard}.{name}"), BF16)];
+                let found = read("unet", Prefer::Full, &files).expect("sound");
                 assert_eq!(found.bytes_to_come, 18, "{shard}.{name}");
             }
         }
         // One whose name is another's and what could be a mark.
-        let folder = tempfile::tempdir().expect("a temporary folder");
         let json =
             r#"{"weight_map": {"a": "m.safetensors", "b": "m.v2.safetensors", "c": "a.json.safetensors"}}"#;
-        std::fs::write(folder.path().join(&full), json).expect("written");
-        for name in ["m.v2.safetensors.part", "a.json.safetensors"] {
-            let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
-            std::fs::write(folder.path().join(name), bytes).expect("written");
-        }
-        let folder = Folder::on_disk(folder.path()).expect("a folder");
-        let found = pollster::block_on(There::of("unet", &folder, Prefer::Full)).expect("sound");
+        let [v2, dotted] = ["m.v2.safetensors.part", "a.json.safetensors"].map(|name| file(name, BF16));
+        let found = read("unet", Prefer::Full, &[index(&full, json), v2, dotted]).expect("sound");
         assert_eq!(found.bytes_to_come, 2 * 18);
         // Shards that have begun, with either index.
-        for index in [&fp16, &old_fp16] {
+        for name in [&fp16, &old_fp16] {
             let shard = "model-00001-of-00002.fp16.safetensors";
-            let folder = tempfile::tempdir().expect("a temporary folder");
             let json = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
-            std::fs::write(folder.path().join(index), json).expect("written");
-            std::fs::write(folder.path().join(shard), "123").expect("written");
-            let folder = Folder::on_disk(folder.path()).expect("a folder");
-            let found = pollster::block_on(There::of("unet", &folder, Prefer::Fp16)).expect("sound");
-            assert_eq!(found.bytes_without_header, 3, "{index}");
+            let files = [index(name, &json), (shard.to_owned(), b"123".to_vec())];
+            let found = read("unet", Prefer::Fp16, &files).expect("sound");
+            assert_eq!(found.bytes_without_header, 3, "{name}");
         }
         // Which itself may be there in part.
         let cut = [(&*full, ""), ("model-00001-of-00002.safetensors", BF16)];
@@ -471,14 +457,7 @@ mod tests {
             let cut = [(index.as_str(), ""), (shards[0], BF16), (shards[1], MIXED)];
             assert_eq!(there("unet", &cut).expect("sound").encoding(), Some(Encoding::Bf16));
         }
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(folder.path().join(&full), "[]").expect("written");
-        let none = |file: &str| {
-            let bytes = [&(BF16.len() as u64).to_le_bytes(), BF16.as_bytes()].concat();
-            std::fs::write(folder.path().join(file), bytes).expect("written");
-            let folder = Folder::on_disk(folder.path()).expect("a folder");
-            pollster::block_on(There::of("unet", &folder, Prefer::Fp16))
-        };
+        let none = |name: &str| read("unet", Prefer::Fp16, &[index(&full, "[]"), file(name, BF16)]);
         let error = none("a.safetensors").err().expect("no index");
         assert!(error.to_string().contains("weight_map"), "{error}");
         assert!(none("model.safetensors.part").is_ok_and(|there| there.is_all), "it would not be read");

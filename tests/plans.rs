@@ -39,6 +39,18 @@ fn a_guided_evaluation_of_stable_diffusion_1_takes_few_dispatches() {
                 (3..10).contains(&prompt),
                 "keys and values of the text, at three widths, wait for no step"
             );
+            // Three widths of 22 residual blocks.
+            let is_projection = |step: &&PlanStep| step.name.contains("time_emb_proj");
+            let projections: Vec<&PlanStep> = plan.steps.iter().filter(is_projection).collect();
+            assert_eq!(
+                projections.len(),
+                1,
+                "{adapter} {dtype}: one product has all projections of the time"
+            );
+            assert_eq!(
+                (*projections[0].output_type.shape).to_vec(),
+                [2, 9 * 1280 + 5 * 640 + 5 * 320 + 3 * 1280]
+            );
         }
     }
 }

@@ -68,6 +68,18 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         None
     }
 
+    /// Whether this operation, with several of its weights side by side in columns, gives side by side what it gives with each.
+    fn joins_columns(&self, inputs: &[TensorType]) -> bool {
+        let _ = inputs;
+        false
+    }
+
+    /// The operation that reads what operand `slot` has among the columns of a wider tensor instead, from column `first` on.
+    fn in_columns(&self, slot: usize, first: usize) -> Option<Arc<dyn Op>> {
+        let _ = (slot, first);
+        None
+    }
+
     /// This operation with `next` folded into it, when `next` reads this operation's result as operand `slot`.
     ///
     /// `types` are the types of `next`'s operands.

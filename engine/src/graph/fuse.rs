@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kernels::{Op, TensorType};
 
+use super::columns::join_columns;
 use super::stack::stack;
 use super::{Graph, Source, Value, ValueId};
 
@@ -50,7 +51,7 @@ pub fn fuse(graph: &Graph) -> Graph {
             nodes[index] = Some((op, operands));
         }
     }
-    stack(&rebuild(graph, &nodes))
+    stack(&join_columns(&rebuild(graph, &nodes)))
 }
 
 fn rebuild(graph: &Graph, nodes: &[Option<Node>]) -> Graph {

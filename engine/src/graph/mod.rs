@@ -2,6 +2,7 @@
 //!
 //! Pure: no device, no files, and the same calls give the same graph.
 
+mod columns;
 mod dump;
 mod fuse;
 mod segments;
@@ -52,16 +53,44 @@ pub enum Packing {
     Conv,
 }
 
-/// A weight: a tensor of a checkpoint in a packing, or several alike, stacked in a new outermost dimension.
+impl Packing {
+    /// Whether columns lie in strips, where there are several.
+    pub fn is_matrix(self) -> bool {
+        !matches!(self, Packing::Vector | Packing::GatedVector)
+    }
+}
+
+/// A weight: a tensor of a checkpoint in a packing, or several, stacked in a new outermost dimension if they are alike, or side by
+/// side in columns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Param {
     /// Names in the checkpoint.
     pub tensors: Vec<String>,
     /// Layout on the device.
     pub packing: Packing,
+    /// Columns of each where they lie side by side: its own and zeros up to a whole strip. Of one, and of stacked ones, none.
+    pub columns: Vec<usize>,
 }
 
 impl Param {
+    /// One tensor.
+    pub fn one(name: String, packing: Packing) -> Self {
+        Param { tensors: vec![name], packing, columns: Vec::new() }
+    }
+
+    /// Types of its tensors on the device, where they lie one after the other, if all of it is `ty`.
+    pub fn parts(&self, ty: &TensorType) -> Vec<TensorType> {
+        let of = |shape: Shape| TensorType { shape, ..ty.clone() };
+        match (self.columns.as_slice(), self.tensors.len()) {
+            ([], 0 | 1) => vec![ty.clone()],
+            ([], n) => vec![of(ty.shape[1..].into()); n],
+            (columns, _) => {
+                let rows = &ty.shape[..ty.shape.len() - 1];
+                columns.iter().map(|n| of([rows, &[*n]].concat().into())).collect()
+            }
+        }
+    }
+
     /// What messages call it.
     pub fn name(&self) -> &str {
         self.tensors.first().map_or("", String::as_str)

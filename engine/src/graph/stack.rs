@@ -1,4 +1,4 @@
-//! Doing at once what several operations do with one operand: queries, keys and values, the projections of a time embedding.
+//! Doing at once what several operations do with one operand: queries, keys and values.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{Graph, Param, Source, Value, ValueId};
 const ALIGNMENT: u64 = 256;
 
 /// Bytes of one binding that every adapter has: weights are not stacked beyond it.
-const MOST_BYTES: u64 = 128 << 20;
+pub(super) const MOST_BYTES: u64 = 128 << 20;
 
 /// Operations whose results are parts of one, in order.
 struct Stack {
@@ -31,14 +31,7 @@ pub(super) fn stack(graph: &Graph) -> Graph {
     }
     let firsts: BTreeMap<ValueId, &Stack> = stacks.iter().map(|stack| (stack.members[0], stack)).collect();
     let is_member = |id: ValueId| stacks.iter().any(|stack| stack.members.contains(&id));
-    // A weight that only members read is a part of a stacked one.
-    let mut is_read = vec![false; graph.values().count()];
-    graph.outputs().iter().for_each(|id| is_read[id.index()] = true);
-    for (id, value) in graph.values() {
-        if let (Source::Node { inputs, .. }, false) = (&value.source, is_member(id)) {
-            inputs.iter().for_each(|input| is_read[input.index()] = true);
-        }
-    }
+    let is_read = is_read_beside(graph, is_member);
 
     let mut new = Graph::new();
     let mut ids: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -62,6 +55,26 @@ pub(super) fn stack(graph: &Graph) -> Graph {
     }
     graph.outputs().iter().for_each(|id| new.output(ids[id]));
     new
+}
+
+/// Whether each value is an output, or read by what is no member of a stack: a weight that only members read is a part of another.
+pub(super) fn is_read_beside(graph: &Graph, is_member: impl Fn(ValueId) -> bool) -> Vec<bool> {
+    let mut is_read = vec![false; graph.values().count()];
+    graph.outputs().iter().for_each(|id| is_read[id.index()] = true);
+    for (id, value) in graph.values() {
+        if let (Source::Node { inputs, .. }, false) = (&value.source, is_member(id)) {
+            inputs.iter().for_each(|input| is_read[input.index()] = true);
+        }
+    }
+    is_read
+}
+
+/// Operands of an operation; none of what is no operation.
+pub(super) fn operands(graph: &Graph, id: ValueId) -> &[ValueId] {
+    match &graph.value(id).source {
+        Source::Node { inputs, .. } => inputs.as_slice(),
+        _ => &[],
+    }
 }
 
 fn stacks(graph: &Graph) -> Vec<Stack> {
@@ -97,22 +110,20 @@ fn push_stack(
     stack: &Stack,
     ids: &BTreeMap<ValueId, ValueId>,
 ) -> Vec<ValueId> {
-    let operands = |id: ValueId| match &graph.value(id).source {
-        Source::Node { inputs, .. } => inputs.as_slice(),
-        _ => &[],
-    };
     let n = stack.members.len();
-    let first = operands(stack.members[0]);
+    let first = operands(graph, stack.members[0]);
     let mut inputs = vec![ids[&first[0]]];
     for (slot, weight) in first.iter().enumerate().skip(1) {
-        let params = stack.members.iter().map(|member| match &graph.value(operands(*member)[slot]).source {
-            Source::Param(param) => param,
-            _ => unreachable!("members have weights of their own"),
-        });
+        let params =
+            stack.members.iter().map(|member| match &graph.value(operands(graph, *member)[slot]).source {
+                Source::Param(param) => param,
+                _ => unreachable!("members have weights of their own"),
+            });
         let params: Vec<&Param> = params.collect();
         let param = Param {
             tensors: params.iter().flat_map(|param| param.tensors.clone()).collect(),
             packing: params[0].packing,
+            columns: Vec::new(),
         };
         let ty = graph.ty(*weight);
         let shape: Vec<usize> = [n].iter().chain(ty.shape.iter()).copied().collect();
@@ -133,7 +144,7 @@ fn push_stack(
 }
 
 /// `a.b.to_q`, `a.b.to_k` -> `a.b.to_q+to_k`; of many, the first and how many more.
-fn stack_name(names: Vec<&str>) -> String {
+pub(super) fn stack_name(names: Vec<&str>) -> String {
     const SHOWN: usize = 3;
     let module = |name: &str| name.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_owned());
     let shared = names.iter().all(|name| module(name) == module(names[0]));
@@ -157,7 +168,7 @@ mod tests {
         let mut graph = Graph::new();
         let a = graph.input("a", TensorType::new(DType::F16, [64, w.shape[0]]), Rate::Step);
         for (i, epilogue) in epilogues.iter().enumerate() {
-            let param = Param { tensors: vec![format!("w{i}")], packing: Packing::Linear };
+            let param = Param::one(format!("w{i}"), Packing::Linear);
             let w = graph.param(param, w.clone());
             let y = graph.apply(format!("y{i}"), MatMul::new(epilogue.clone()), &[a, w]).expect("fits");
             graph.output(y);

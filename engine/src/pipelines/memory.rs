@@ -76,7 +76,7 @@ impl Phase {
             let binds = step.variant.dispatches.iter().flat_map(|dispatch| &dispatch.binds);
             binds.map(|bind| step.window(bind).1)
         });
-        let uploads = plan.params.iter().map(|(param, ty)| ty.bytes() / param.tensors.len().max(1) as u64);
+        let uploads = plan.params.iter().flat_map(|(param, ty)| param.parts(ty)).map(|part| part.bytes());
         let inputs = plan.inputs.iter().map(|(_, ty)| ty.bytes());
         Phase {
             name: name.into(),

@@ -73,7 +73,7 @@ impl Weights {
                 TensorType::new(dtype, [kh, kw, i.next_multiple_of(LANES), o]).in_strips()
             }
         };
-        Ok((Param { tensors: vec![name.to_owned()], packing }, ty))
+        Ok((Param::one(name.to_owned(), packing), ty))
     }
 
     /// How a tensor's matrix is stored on the device, and its shape.
@@ -102,10 +102,11 @@ impl Weights {
             return Ok(tensor);
         }
         let tensor = gpu.allocate(param.name(), ty.clone())?;
-        let part = part_type(param, ty);
-        for (i, name) in param.tensors.iter().enumerate() {
+        let mut start = 0;
+        for (name, part) in param.tensors.iter().zip(param.parts(ty)) {
             let packed = self.packed(name, param.packing, &part).await?;
-            gpu.upload_bytes(&tensor, i as u64 * part.bytes(), bytemuck::cast_slice(&packed)).await?;
+            gpu.upload_bytes(&tensor, start, bytemuck::cast_slice(&packed)).await?;
+            start += part.bytes();
         }
         self.resident.lock().unwrap_or_else(PoisonError::into_inner).insert(param.clone(), tensor.clone());
         Ok(tensor)
@@ -121,9 +122,8 @@ impl Weights {
     /// # Errors
     /// [`loaders::Error`].
     pub async fn on_host(&self, param: &Param, ty: &TensorType) -> Result<HostTensor, Error> {
-        let part = part_type(param, ty);
         let mut bytes = Vec::new();
-        for name in &param.tensors {
+        for (name, part) in param.tensors.iter().zip(param.parts(ty)) {
             bytes.extend(bytemuck::cast_slice::<u32, u8>(&self.packed(name, param.packing, &part).await?));
         }
         Ok(HostTensor::from_bytes(ty.clone(), &bytes).0)
@@ -174,13 +174,5 @@ impl Weights {
             )
             .into()),
         }
-    }
-}
-
-/// Type of each tensor of a parameter of type `ty`.
-fn part_type(param: &Param, ty: &TensorType) -> TensorType {
-    match param.tensors.len() {
-        0 | 1 => ty.clone(),
-        _ => TensorType { shape: ty.shape[1..].into(), ..ty.clone() },
     }
 }

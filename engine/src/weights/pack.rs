@@ -257,6 +257,33 @@ mod tests {
         assert_eq!(vector.iter().map(|v| *v as usize).collect::<Vec<_>>(), outputs);
     }
 
+    /// As where several lie side by side.
+    #[test]
+    fn columns_beyond_a_tensors_own_are_zero() {
+        let (inputs, outputs) = (3usize, 70usize);
+        let layer: Vec<f32> = (0..inputs * outputs).map(|k| 1.0 + k as f32).collect(); // [O, I]
+        let ty = TensorType::f32([4, 128]).in_strips();
+        let packed =
+            pack(bytemuck::cast_slice(&layer), Encoding::F32, &[outputs, inputs], Packing::Linear, &ty);
+        let rows = ty.to_rows(bytemuck::cast_slice(&packed));
+        let rows: &[f32] = bytemuck::cast_slice(&rows);
+        for (at, value) in rows.iter().enumerate() {
+            let (i, o) = (at / 128, at % 128);
+            let expected = if i < inputs && o < outputs { layer[o * inputs + i] } else { 0.0 };
+            assert_eq!(*value, expected, "input {i} of output {o}");
+        }
+        let vector = pack(
+            bytemuck::cast_slice(&layer),
+            Encoding::F32,
+            &[outputs],
+            Packing::Vector,
+            &TensorType::f32([128]),
+        );
+        let vector: &[f32] = bytemuck::cast_slice(&vector);
+        assert_eq!(vector[..outputs], layer[..outputs]);
+        assert!(vector.len() == 128 && vector[outputs..].iter().all(|value| *value == 0.0));
+    }
+
     #[test]
     fn bf16_bits_are_not_touched() {
         let words = [0x3f81u16, 0x0001, 0xff7f, 0x7f80];

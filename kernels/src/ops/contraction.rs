@@ -60,6 +60,8 @@ const PART_TERMS: usize = 1536;
 const MAX_PARTS: usize = 16;
 /// Quads of k by which sums are split: a multiple of every kernel's slab, as in contraction.wgsl.
 const PART_QUADS: usize = 8;
+/// Bit of the epilogue's word that says that w lies in strips, as in contraction.wgsl.
+const STRIPS: u32 = 1 << 12;
 /// Rows of an invocation that holds them in registers.
 const REGISTER_ROWS: usize = 8;
 
@@ -311,11 +313,12 @@ impl Contraction<'_> {
         let w = self.w();
         let extents = [rows / self.batches, w.channels(), self.inputs[0].quads(), self.batch_rows];
         let mut params: Vec<u32> = extents.map(|v| v as u32).to_vec();
-        let word = epilogue.word() | (parts as u32) << 16;
+        let strips = if w.strips { STRIPS } else { 0 };
+        let word = epilogue.word() | strips | (parts as u32) << 16;
         params.extend([
             word,
             first as u32,
-            w.strip_quads() as u32,
+            epilogue.batch_word(self.inputs, 2),
             first_group as u32,
             epilogue.scale_word(),
         ]);

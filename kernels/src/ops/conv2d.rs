@@ -263,6 +263,12 @@ impl Op for Conv2d {
         Some(Absorbed { op: Arc::new(Conv2d { epilogue, ..self.clone() }), extra_operands })
     }
 
+    fn in_columns(&self, slot: usize, first: usize) -> Option<Arc<dyn Op>> {
+        let epilogue =
+            self.epilogue.in_columns(first).filter(|_| self.epilogue.batch_position(2) == Some(slot))?;
+        Some(Arc::new(Conv2d { epilogue, ..self.clone() }))
+    }
+
     fn operand_scales(&self, inputs: &[TensorType]) -> Vec<f64> {
         let (x, w) = (&inputs[0], &inputs[1]);
         vec![1.0, self.epilogue.weight_scale(w.shape[0] * w.shape[1] * x.channels())]
@@ -305,7 +311,19 @@ impl Op for Conv2d {
         let timed = Epilogue { batch_bias: true, ..Epilogue::bias() };
         cases.push(Case::new(Conv2d { epilogue: timed.clone(), ..same.clone() }, types));
         let types = [f16([3, 13, 11, 8]), f16([3, 3, 8, 40]), f32([40]), f32([3, 40])];
-        cases.push(Case::new(Conv2d { epilogue: timed, ..same.clone() }, types));
+        cases.push(Case::new(Conv2d { epilogue: timed.clone(), ..same.clone() }, types));
+        // Of time embeddings that others have some columns of, in one dispatch, in split sums, and in bands.
+        for (x, w, batch_column, columns) in [
+            (f32([2, 5, 4, 8]), f16([3, 3, 8, 24]), 12, 40),
+            (f16([2, 5, 4, 8]), f16([3, 3, 8, 18]), 4, 22),
+            (f16([2, 3, 3, 1024]), f16([1, 3, 1024, 24]), 32, 56),
+            (f16([3, 41, 33, 3]), f16([3, 3, 4, 8]), 4, 16),
+        ] {
+            let epilogue = Epilogue { batch_column, ..timed.clone() };
+            let operands = [f32([w.channels()]), TensorType::new(x.dtype, [x.shape[0], columns])];
+            let types: Vec<TensorType> = [x, w].into_iter().chain(operands).collect();
+            cases.push(Case::new(Conv2d { epilogue, ..same.clone() }, types));
+        }
         let types = [f32([1, 4, 5, 344]), f16([3, 3, 344, 10])];
         cases.push(Case::new(same.clone(), types));
         let cast = Epilogue { dtype: Some(DType::F16), ..Epilogue::default() };
@@ -437,6 +455,36 @@ mod tests {
         let activation = Some(Activation::Silu);
         let expected = Epilogue { batch_bias: true, activation, residual: true, ..Epilogue::bias() };
         assert_eq!(fused.epilogue, expected);
+    }
+
+    #[test]
+    fn a_time_embedding_among_others_begins_at_a_quad_and_has_every_column() {
+        let infer = |batch_column, columns| {
+            let epilogue = Epilogue { batch_bias: true, batch_column, ..Epilogue::default() };
+            let conv = Conv2d { epilogue, ..Conv2d::default() };
+            conv.infer(&[f32([2, 4, 4, 8]), f32([1, 1, 8, 10]), f32([2, columns])])
+        };
+        assert_eq!(infer(4, 14), Ok(f32([2, 4, 4, 10])));
+        let refused = |batch_column, columns| {
+            let error = infer(batch_column, columns).expect_err("refused").to_string();
+            error.strip_prefix("conv2d: batch_bias: expected ").map(str::to_owned).unwrap_or(error)
+        };
+        assert_eq!(refused(4, 13), "[2, 14 or more], from a multiple of 4 on, found [2, 13]");
+        assert_eq!(refused(6, 20), "[2, 16 or more], from a multiple of 4 on, found [2, 20]");
+        assert!(infer(0, 262_140).is_ok() && infer(0, 262_141).is_err(), "rows of 65,535 quads");
+    }
+
+    #[test]
+    fn a_time_embedding_alone_is_read_among_columns() {
+        let conv = Conv2d {
+            epilogue: Epilogue { batch_bias: true, residual: true, ..Epilogue::bias() },
+            ..Conv2d::default()
+        };
+        let moved = conv.in_columns(3, 8).and_then(|op| op.in_columns(3, 4)).expect("the batch bias");
+        let moved: &Conv2d = moved.as_any().downcast_ref().expect("a convolution");
+        assert_eq!(moved.epilogue, Epilogue { batch_column: 12, ..conv.epilogue.clone() });
+        assert!([0, 1, 2, 4].into_iter().all(|slot| conv.in_columns(slot, 8).is_none()));
+        assert!(Conv2d::default().in_columns(3, 8).is_none());
     }
 
     #[test]

@@ -9,14 +9,16 @@ use crate::wgsl::Shader;
 /// `y = scale * (activation(sum + bias + batch_bias) + residual)`, each part optional; or `y = scale * geglu(sum + bias)`; then
 /// rounded once.
 ///
-/// Operands follow the contraction's own in this order: `bias: [N]`, `batch_bias: [B, .., N]` (one row for each batch
-/// of the result), `residual` (as the result).
+/// Operands follow the contraction's own in this order: `bias: [N]`, `batch_bias: [B, .., N]` (one row for each batch of the
+/// result; or more columns, N of them from `batch_column` on), `residual` (as the result).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Epilogue {
     /// Whether a bias for each column is added.
     pub bias: bool,
     /// Whether a bias for each batch and column is added: a time embedding.
     pub batch_bias: bool,
+    /// Column of the batch bias that is the result's first, a multiple of 4: others may have theirs beside it.
+    pub batch_column: usize,
     /// Applied after the biases.
     pub activation: Option<Activation>,
     /// Whether a tensor of the result's shape is added last.
@@ -28,6 +30,9 @@ pub struct Epilogue {
     /// Element type of the result, f32 or f16; that of the contraction's first operand if `None`.
     pub dtype: Option<DType>,
 }
+
+/// Quads of the widest batch bias: a half word has them.
+const MAX_BATCH_QUADS: usize = 0xffff;
 
 impl Epilogue {
     /// Nothing but a bias.
@@ -65,6 +70,7 @@ impl Epilogue {
             ("residual", self.residual.into()),
         ]
         .into_iter()
+        .chain((self.batch_column > 0).then_some(("batch_column", self.batch_column.into())))
         .chain(self.geglu.then_some(("geglu", true.into())))
         .chain(self.scale.map(|scale| ("scale", scale.into())))
         .chain(self.dtype.map(|dtype| ("dtype", if dtype == DType::F16 { "f16" } else { "f32" }.into())))
@@ -109,10 +115,16 @@ impl Epilogue {
                 found: operands.len(),
             })?;
             check_float(op, name, found)?;
-            let per_batch =
-                name == "batch_bias" && found.rows() == batches && found.channels() == result.channels();
-            if !per_batch {
+            if name != "batch_bias" {
                 check_shape(op, name, found, &shape)?;
+            } else if !self.reads_columns(found, batches, columns) {
+                let columns = self.batch_column + columns;
+                return Err(shape_error(
+                    op,
+                    name,
+                    format!("[{batches}, {columns} or more], from a multiple of {LANES} on"),
+                    found,
+                ));
             }
         }
         Ok(())
@@ -138,7 +150,8 @@ impl Epilogue {
         }
         let mut value = biased(column);
         if self.batch_bias {
-            value += rest.next().expect("inferred").at(row / batch_rows * columns + column);
+            let bias = rest.next().expect("inferred");
+            value += bias.at(row / batch_rows * bias.ty().channels() + self.batch_column + column);
         }
         if let Some(activation) = self.activation {
             value = activation.apply(value);
@@ -147,6 +160,30 @@ impl Epilogue {
             value += rest.next().expect("inferred").at(index);
         }
         self.factor() * value
+    }
+
+    /// Whether `batch_bias` has a row for each of `batches`, and in it `columns` columns from a quad's first on.
+    fn reads_columns(&self, batch_bias: &TensorType, batches: usize, columns: usize) -> bool {
+        batch_bias.rows() == batches
+            && self.batch_column.is_multiple_of(LANES)
+            && self.batch_column + columns <= batch_bias.channels()
+            && batch_bias.quads() <= MAX_BATCH_QUADS
+    }
+
+    /// The same where the batch bias is among the columns of a wider tensor from `first` on.
+    pub(super) fn in_columns(&self, first: usize) -> Option<Epilogue> {
+        self.batch_bias.then(|| Epilogue { batch_column: self.batch_column + first, ..self.clone() })
+    }
+
+    /// Position of the batch bias among `inputs` where this epilogue's start at `first`, if there is one.
+    pub(super) fn batch_position(&self, first: usize) -> Option<usize> {
+        self.positions(first)[1].1
+    }
+
+    /// Where a row of the batch bias has the result's first quad, and its quads, as `epilogue.wgsl` reads them.
+    pub(super) fn batch_word(&self, inputs: &[TensorType], first: usize) -> u32 {
+        let quads = self.batch_position(first).map_or(0, |i| inputs[i].quads());
+        (self.batch_column / LANES) as u32 | (quads as u32) << 16
     }
 
     fn factor(&self) -> f64 {

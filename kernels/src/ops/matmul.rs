@@ -255,6 +255,11 @@ impl Op for MatMul {
         takes.then(|| Arc::new(MatMul { stacked: true, ..self.clone() }) as Arc<dyn Op>)
     }
 
+    fn joins_columns(&self, inputs: &[TensorType]) -> bool {
+        let one = !self.stacked && inputs[1].shape.len() == 2;
+        one && !self.epilogue.batch_bias && !self.epilogue.residual && !self.epilogue.geglu
+    }
+
     fn operand_scales(&self, inputs: &[TensorType]) -> Vec<f64> {
         vec![1.0, self.epilogue.weight_scale(inputs[0].channels())]
     }

@@ -7,9 +7,9 @@ struct Params {
     n: u32,                             // columns of w
     k_quads: u32,                       // quads in a row of a
     batch_rows: u32,                    // rows of y that share one row of batch_bias
-    epilogue: u32,                      // activation and operands of the epilogue; from bit 16 on, parts()
+    epilogue: u32,                      // activation and operands of the epilogue; STRIPS; from bit 16 on, parts()
     first_row: u32,                     // row of the whole y that the bound window starts at
-    w_strip: u32,                       // quads of a strip of w's columns; strips lie one after the other
+    batch_columns: u32,                 // quad of batch_bias that is the first, and quads of its rows in the upper half
     first_group: u32,                   // workgroup along the rows that the dispatch starts with
     scale: f32,                         // factor of the result
 #ifdef CONV
@@ -35,7 +35,7 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read>       a: array<A4>;            // [products or 1, M, K]
 #endif
 @group(0) @binding(2) var<storage, read>       bias: array<BIAS4>;      // [products or 1, N]
-@group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [rows / batch_rows, N]
+@group(0) @binding(3) var<storage, read>       batch_bias: array<BATCH_BIAS4>; // [rows / batch_rows, N or more]
 @group(0) @binding(4) var<storage, read>       residual: array<RESIDUAL4>;     // [rows, N]
 @group(0) @binding(5) var<storage, read_write> y: array<Y4>;            // [rows, N], with GEGLU [rows, N / 2], of each part
 
@@ -87,13 +87,20 @@ fn w_start(product: u32) -> u32 { return (p.first_product + product) * p.w_strid
 fn bias_start(product: u32) -> u32 { return (p.first_product + product) * p.bias_stride; }
 #endif
 
+// Whether w's columns lie in strips of STRIP_QUADS, one strip after the other; else its rows are one strip.
+const STRIPS = 0x1000u;
+const STRIP_QUADS = 16u;
+
+fn strip_start(quad: u32) -> u32 { return select(0u, quad / STRIP_QUADS * STRIP_QUADS, has(STRIPS)); }
+
 // Where row 0 of a product's w has the quad of columns `quad`, and how many quads later the next row has it.
 fn column_at(product: u32, quad: u32) -> u32 {
-    let first = quad / p.w_strip * p.w_strip;
+    let first = strip_start(quad);
     return w_start(product) + first * taps() * p.k_quads * 4u + quad - first;
 }
 fn column_step(quad: u32) -> u32 {
-    return min(p.w_strip, (p.n + 3u) / 4u - quad / p.w_strip * p.w_strip);
+    let rest = (p.n + 3u) / 4u - strip_start(quad);
+    return select(rest, min(STRIP_QUADS, rest), has(STRIPS));
 }
 
 // Ways that the terms of k are split, each with a result of its own.

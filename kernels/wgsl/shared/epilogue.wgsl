@@ -1,8 +1,8 @@
 // What follows a contraction while its sums are still in registers:
 // y = scale * (activate(sum + bias[n] + batch_bias[b, n]) + residual[m, n]), or with GEGLU y = scale * hidden * gelu(gate), where
 // quads of w's columns alternate: hidden, gate. Stored in Y4 with the row's padding zeroed.
-// The including file says where a product's bias starts, binds bias, batch_bias, residual and y, and has p.n, p.scale and p.epilogue: the
-// activation's number, and a bit for each operand that is present.
+// The including file says where a product's bias starts, binds bias, batch_bias, residual and y, and has p.n, p.scale,
+// p.batch_columns and p.epilogue: the activation's number, and a bit for each operand that is present.
 #import activation
 #import lanes
 
@@ -22,7 +22,10 @@ fn store_sum(sum: vec4<f32>, product: u32, row: u32, quad: u32, batch: u32) {
     let pitch = (p.n + 3u) / 4u;
     let at = row * pitch + quad;
     var v = biased(sum, product, quad);
-    if (has(BATCH_BIAS)) { v += decode_batch_bias(batch_bias[batch * pitch + quad]); }
+    if (has(BATCH_BIAS)) {
+        let first = batch * (p.batch_columns >> 16u) + (p.batch_columns & 0xffffu);
+        v += decode_batch_bias(batch_bias[first + quad]);
+    }
     v = activate(v, p.epilogue & 0xffu);
     if (has(RESIDUAL)) { v += decode_residual(residual[at]); }
     y[at] = encode_y(zero_outside(p.scale * v, quad, p.n));

@@ -1,0 +1,234 @@
+//! Doing at once what several operations do with one operand and weights of any width, where what reads their results can read some
+//! columns of a wider one: the projections of a time embedding.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kernels::ops::Reshape;
+use kernels::{Op, STRIP, TensorType};
+
+use super::stack::{MOST_BYTES, is_read_beside, operands, stack_name};
+use super::{Graph, Param, Source, Value, ValueId};
+
+/// Operations whose results lie side by side in the columns of one, in order.
+#[derive(Default)]
+struct Join {
+    members: Vec<ValueId>,
+    /// Bytes of its largest operand.
+    bytes: u64,
+}
+
+/// Which columns of a joined result stand for a value, from the first on.
+#[derive(Clone, Copy)]
+struct Columns {
+    join: usize,
+    first: usize,
+}
+
+/// The same computation with fewer operations: those that do the same with one first operand and weights of their own become one on
+/// weights that lie side by side (see [`kernels::Op::joins_columns`]), if all that reads their results takes columns of a wider one.
+pub(super) fn join_columns(graph: &Graph) -> Graph {
+    let joins = joins(graph);
+    let mut parts: BTreeMap<ValueId, Columns> = BTreeMap::new();
+    for (join, Join { members, .. }) in joins.iter().enumerate() {
+        let mut first = 0;
+        for member in members {
+            parts.insert(*member, Columns { join, first });
+            first += padded(graph.ty(*member));
+        }
+    }
+    for (id, value) in graph.values() {
+        let viewed = viewed(value).and_then(|viewed| parts.get(&viewed).copied());
+        viewed.map(|columns| parts.insert(id, columns));
+    }
+    let is_read = is_read_beside(graph, |id| parts.contains_key(&id));
+
+    let mut new = Graph::new();
+    let mut ids: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let mut joined: BTreeMap<usize, ValueId> = BTreeMap::new();
+    for (id, value) in graph.values() {
+        if let Some(Columns { join, .. }) = parts.get(&id) {
+            joined.entry(*join).or_insert_with(|| push_join(graph, &mut new, &joins[*join], &ids));
+            continue;
+        }
+        let source = match &value.source {
+            Source::Param(_) if !is_read[id.index()] => continue,
+            Source::Node { op, inputs } => {
+                let mut op = op.clone();
+                let mut operand = |(slot, input): (usize, &ValueId)| match parts.get(input) {
+                    None => ids[input],
+                    Some(Columns { join, first }) => {
+                        op = op.in_columns(slot, *first).expect("asked before");
+                        joined[join]
+                    }
+                };
+                let inputs = inputs.iter().enumerate().map(&mut operand).collect();
+                Source::Node { op, inputs }
+            }
+            other => other.clone(),
+        };
+        ids.insert(id, new.push(Value { source, ..value.clone() }));
+    }
+    graph.outputs().iter().for_each(|id| new.output(ids[id]));
+    new
+}
+
+/// Columns of `ty` that begin where a strip may: what lies side by side is then packed one by one.
+fn padded(ty: &TensorType) -> usize {
+    ty.channels().next_multiple_of(STRIP)
+}
+
+/// The operand of which `value` is the same under another shape.
+fn viewed(value: &Value) -> Option<ValueId> {
+    match &value.source {
+        Source::Node { op, inputs } if op.as_any().is::<Reshape>() => inputs.first().copied(),
+        _ => None,
+    }
+}
+
+fn joins(graph: &Graph) -> Vec<Join> {
+    let takes_columns = takes_columns(graph);
+    let mut alike: BTreeMap<(ValueId, String), Vec<Join>> = BTreeMap::new();
+    for (id, value) in graph.values().filter(|(id, _)| takes_columns[id.index()]) {
+        let Source::Node { op, inputs } = &value.source else { continue };
+        let types: Vec<TensorType> = inputs.iter().map(|id| graph.ty(*id).clone()).collect();
+        let own = inputs.iter().zip(&types).skip(1).map(|(id, ty)| match &graph.value(*id).source {
+            Source::Param(param) if param.tensors.len() == 1 => Some(format!(
+                "{:?} {} {:?}",
+                param.packing,
+                ty.dtype,
+                ty.shape.split_last().map(|(_, rows)| rows)
+            )),
+            _ => None,
+        });
+        let Some(own) = own.collect::<Option<Vec<String>>>() else { continue };
+        if !op.joins_columns(&types) {
+            continue;
+        }
+        let bytes =
+            types[1..].iter().map(|ty| (ty.rows() * padded(ty) * ty.dtype.size()) as u64).max().unwrap_or(0);
+        let joins = alike.entry((inputs[0], format!("{op:?} {own:?}"))).or_default();
+        if joins.last().is_none_or(|join| join.bytes + bytes > MOST_BYTES) {
+            joins.push(Join::default());
+        }
+        let join = joins.last_mut().expect("there is one by now");
+        join.members.push(id);
+        join.bytes += bytes;
+    }
+    alike.into_values().flatten().filter(|join| join.members.len() > 1).collect()
+}
+
+/// Whether each value is read, and only by what would read it among the columns of a wider one.
+fn takes_columns(graph: &Graph) -> Vec<bool> {
+    let n = graph.values().count();
+    let (mut takes, mut is_read) = (vec![true; n], vec![false; n]);
+    graph.outputs().iter().for_each(|id| takes[id.index()] = false);
+    // What reads a value stands after it.
+    let values: Vec<(ValueId, &Value)> = graph.values().collect();
+    for (id, value) in values.into_iter().rev() {
+        let Source::Node { op, inputs } = &value.source else { continue };
+        for (slot, input) in inputs.iter().enumerate() {
+            let has_its_rows = graph.ty(*input).channels() == value.ty.channels();
+            takes[input.index()] &= match viewed(value) {
+                Some(_) => has_its_rows && is_read[id.index()] && takes[id.index()],
+                None => op.in_columns(slot, 0).is_some(),
+            };
+            is_read[input.index()] = true;
+        }
+    }
+    takes.into_iter().zip(is_read).map(|(takes, is_read)| takes && is_read).collect()
+}
+
+/// Adds the operation of a join; its result has those of its members side by side.
+fn push_join(graph: &Graph, new: &mut Graph, join: &Join, ids: &BTreeMap<ValueId, ValueId>) -> ValueId {
+    let first = operands(graph, join.members[0]);
+    let mut inputs = vec![ids[&first[0]]];
+    for (slot, weight) in first.iter().enumerate().skip(1) {
+        let weights = || join.members.iter().map(|member| graph.value(operands(graph, *member)[slot]));
+        let columns: Vec<usize> = weights().map(|weight| padded(&weight.ty)).collect();
+        let params = weights().filter_map(|weight| match &weight.source {
+            Source::Param(param) => Some(param),
+            _ => None,
+        });
+        let params: Vec<&Param> = params.collect();
+        let ty = graph.ty(*weight);
+        let mut shape = ty.shape.to_vec();
+        shape.pop();
+        shape.push(columns.iter().sum());
+        let ty = TensorType::new(ty.dtype, shape);
+        let ty = if params[0].packing.is_matrix() { ty.in_strips() } else { ty };
+        let tensors = params.iter().flat_map(|param| param.tensors.clone()).collect();
+        inputs.push(new.param(Param { tensors, packing: params[0].packing, columns }, ty));
+    }
+    let Source::Node { op, .. } = &graph.value(join.members[0]).source else {
+        unreachable!("members are operations")
+    };
+    let op: Arc<dyn Op> = op.clone();
+    let name = stack_name(join.members.iter().map(|id| graph.value(*id).name.as_str()).collect());
+    new.apply_arc(name, op, &inputs).expect("a join fits where its members did")
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::ops::{Conv2d, Epilogue, MatMul};
+
+    use super::*;
+    use crate::graph::{Packing, Rate};
+
+    /// A convolution for each width of `projections`, with the projection of one time embedding as its batch bias.
+    fn timed(widths: &[usize], is_output: bool) -> Graph {
+        let mut graph = Graph::new();
+        let time = graph.input("time", TensorType::f32([2, 64]), Rate::Step);
+        for (i, width) in widths.iter().enumerate() {
+            let mut param = |name: String, packing, ty| graph.param(Param::one(name, packing), ty);
+            let w = param(format!("{i}.w"), Packing::Linear, TensorType::f32([64, *width]).in_strips());
+            let bias = param(format!("{i}.bias"), Packing::Vector, TensorType::f32([*width]));
+            let kernel =
+                param(format!("{i}.kernel"), Packing::Conv, TensorType::f32([1, 1, 8, *width]).in_strips());
+            let x = graph.input(&format!("{i}.x"), TensorType::f32([2, 4, 4, 8]), Rate::Step);
+            let mut apply = |name: &str, op: Arc<dyn Op>, inputs: &[ValueId]| {
+                graph.apply_arc(format!("{i}.{name}"), op, inputs).expect("operands fit")
+            };
+            let shift = apply("shift", Arc::new(MatMul::new(Epilogue::bias())), &[time, w, bias]);
+            let row = apply("row", Arc::new(Reshape { shape: [2, 1, 1, *width].into() }), &[shift]);
+            let epilogue = Epilogue { batch_bias: true, ..Epilogue::default() };
+            let conv = apply("conv", Arc::new(Conv2d { epilogue, ..Conv2d::default() }), &[x, kernel, row]);
+            graph.output(conv);
+            if is_output {
+                graph.output(row);
+            }
+        }
+        graph
+    }
+
+    fn named<'g>(graph: &'g Graph, op: &str) -> Vec<&'g Value> {
+        let is =
+            |value: &&Value| matches!(&value.source, Source::Node { op: found, .. } if found.name() == op);
+        graph.values().map(|(_, value)| value).filter(is).collect()
+    }
+
+    #[test]
+    fn projections_of_any_width_are_one_product() {
+        let joined = join_columns(&timed(&[64, 160, 128], false));
+        let products = named(&joined, "matmul");
+        assert_eq!(products.len(), 1);
+        assert_eq!((*products[0].ty.shape).to_vec(), [2, 384]);
+        assert_eq!(products[0].name, "0.shift and 2 more");
+        let columns: Vec<Vec<usize>> = joined.params().map(|(_, param)| param.columns.clone()).collect();
+        assert_eq!(columns, [vec![], vec![64, 192, 128], vec![64, 192, 128], vec![], vec![]]);
+        let first = |value: &Value| match &value.source {
+            Source::Node { op, .. } => op.attributes().into_iter().find(|(name, _)| *name == "batch_column"),
+            _ => None,
+        };
+        let firsts: Vec<_> = named(&joined, "conv2d").into_iter().map(first).collect();
+        assert_eq!(firsts, [None, Some(("batch_column", 64.into())), Some(("batch_column", 256.into()))]);
+        assert!(named(&joined, "reshape").is_empty(), "nothing reads the results one by one");
+    }
+
+    #[test]
+    fn what_is_read_otherwise_stays_as_it_is() {
+        assert_eq!(named(&join_columns(&timed(&[64, 128], true)), "matmul").len(), 2, "an output");
+        let graph = timed(&[64], false);
+        assert_eq!(format!("{:?}", join_columns(&graph)), format!("{graph:?}"));
+    }
+}

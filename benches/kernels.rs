@@ -146,6 +146,7 @@ fn cases() -> Vec<Case> {
         Case::new(norm.clone(), [f32(vec![1, 32, 32, 320]), f32(vec![320]), f32(vec![320])]),
         Case::new(norm, [f16(vec![1, 128, 128, 256]), f32(vec![256]), f32(vec![256])]),
         Case::new(LayerNorm { eps: 1e-5 }, [f32(vec![1024, 320]), f32(vec![320]), f32(vec![320])]),
+        Case::new(LayerNorm { eps: 1e-5 }, [f32(vec![256, 1280]), f32(vec![1280]), f32(vec![1280])]),
         Case::new(RmsNorm { eps: 1e-6 }, [f32(vec![1024, 320]), f32(vec![320])]),
         Case::new(Mul, [f32(vec![1, 32, 32, 320]), f32(vec![1, 32, 32, 320])]),
         Case::new(Scale { factor: 2.0 }, [f32(vec![1, 32, 32, 320])]),

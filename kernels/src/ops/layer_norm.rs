@@ -2,14 +2,13 @@
 
 use std::any::Any;
 
-use super::bands::bands;
 use super::group_norm::check_parameters;
+use super::row_norm::RowNorm;
 use super::{check_count, check_float, f32, shape_error};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
-use crate::op::{Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant, fold_grid};
+use crate::op::{Attributes, Caps, Case, Cost, Op, OpError, Variant};
 use crate::types::{DType, TensorType};
-use crate::wgsl::Shader;
 
 /// Layer normalization over the innermost dimension.
 ///
@@ -24,9 +23,6 @@ pub struct LayerNorm {
     /// Added to the variance.
     pub eps: f64,
 }
-
-/// Rows that one workgroup normalizes.
-const WORKGROUP_ROWS: usize = 8;
 
 impl Op for LayerNorm {
     fn name(&self) -> &'static str {
@@ -65,24 +61,8 @@ impl Op for LayerNorm {
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
-        let x = &inputs[0];
-        let shader = Shader::new("layer_norm").encoding("x", x.dtype).encoding("y", x.dtype);
-        let dispatches = bands(self.name(), &[x], caps)?
-            .into_iter()
-            .map(|(first, rows)| Dispatch {
-                shader: shader.clone(),
-                binds: vec![
-                    Bind::read(0, Operand::Input(0)).rows(x, first, rows),
-                    Bind::read(1, Operand::Input(1)),
-                    Bind::read(2, Operand::Input(2)),
-                    Bind::write(3, Operand::Output).rows(x, first, rows),
-                ],
-                params: vec![rows as u32, x.channels() as u32, (self.eps as f32).to_bits()],
-                grid: fold_grid(rows.div_ceil(WORKGROUP_ROWS) as u64, caps.max_groups_per_axis),
-                tile_flops: 0,
-            })
-            .collect();
-        Ok(vec![Variant { name: "layer_norm", dispatches, scratch: Vec::new() }])
+        let (looped, held) = ("layer_norm", "layer_norm_held");
+        RowNorm { looped, held, parameters: 2, eps: self.eps }.variants(self.name(), &inputs[0], caps)
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
@@ -95,12 +75,12 @@ impl Op for LayerNorm {
 
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
-        for shape in [[1, 1], [3, 7], [8, 32], [9, 33], [7, 130], [65, 64], [77, 768]] {
+        for shape in [[1, 1], [3, 7], [8, 32], [9, 33], [7, 130], [65, 64], [77, 768], [5, 2046], [3, 2051]] {
             let channels = [shape[1]];
             cases.push(Case::new(self.clone(), [f32(shape), f32(channels), f32(channels)]));
         }
         cases.push(Case::new(LayerNorm { eps: 0.5 }, [f32([5, 12]), f32([12]), f32([12])]));
-        for shape in [[2, 9, 10], [1, 17, 320]] {
+        for shape in [[2, 9, 10], [1, 17, 320], [1, 9, 1280]] {
             let channels = [shape[2]];
             let x = TensorType::new(DType::F16, shape);
             cases.push(Case::new(self.clone(), [x, f32(channels), f32(channels)]));

@@ -24,6 +24,7 @@ mod permute;
 mod reshape;
 mod rgb;
 mod rms_norm;
+mod row_norm;
 mod scale;
 mod slice;
 mod strided;

@@ -2,14 +2,13 @@
 
 use std::any::Any;
 
-use super::bands::bands;
 use super::group_norm::check_parameters;
+use super::row_norm::RowNorm;
 use super::{check_count, check_float, f32, shape_error};
 use crate::check::Class;
 use crate::host_tensor::HostTensor;
-use crate::op::{Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Variant, fold_grid};
+use crate::op::{Attributes, Caps, Case, Cost, Op, OpError, Variant};
 use crate::types::{DType, TensorType};
-use crate::wgsl::Shader;
 
 /// Root mean square normalization over the innermost dimension.
 ///
@@ -24,9 +23,6 @@ pub struct RmsNorm {
     /// Added to the mean of squares.
     pub eps: f64,
 }
-
-/// Rows that one workgroup normalizes.
-const WORKGROUP_ROWS: usize = 8;
 
 impl Op for RmsNorm {
     fn name(&self) -> &'static str {
@@ -61,23 +57,8 @@ impl Op for RmsNorm {
     }
 
     fn variants(&self, inputs: &[TensorType], caps: &Caps) -> Result<Vec<Variant>, OpError> {
-        let x = &inputs[0];
-        let shader = Shader::new("rms_norm").encoding("x", x.dtype).encoding("y", x.dtype);
-        let dispatches = bands(self.name(), &[x], caps)?
-            .into_iter()
-            .map(|(first, rows)| Dispatch {
-                shader: shader.clone(),
-                binds: vec![
-                    Bind::read(0, Operand::Input(0)).rows(x, first, rows),
-                    Bind::read(1, Operand::Input(1)),
-                    Bind::write(2, Operand::Output).rows(x, first, rows),
-                ],
-                params: vec![rows as u32, x.channels() as u32, (self.eps as f32).to_bits()],
-                grid: fold_grid(rows.div_ceil(WORKGROUP_ROWS) as u64, caps.max_groups_per_axis),
-                tile_flops: 0,
-            })
-            .collect();
-        Ok(vec![Variant { name: "rms_norm", dispatches, scratch: Vec::new() }])
+        let (looped, held) = ("rms_norm", "rms_norm_held");
+        RowNorm { looped, held, parameters: 1, eps: self.eps }.variants(self.name(), &inputs[0], caps)
     }
 
     fn cost(&self, inputs: &[TensorType]) -> Cost {
@@ -90,11 +71,11 @@ impl Op for RmsNorm {
 
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
-        for shape in [[1, 1], [3, 7], [8, 32], [9, 33], [7, 130], [65, 64], [77, 768]] {
+        for shape in [[1, 1], [3, 7], [8, 32], [9, 33], [7, 130], [65, 64], [77, 768], [5, 2046], [3, 2051]] {
             cases.push(Case::new(self.clone(), [f32(shape), f32([shape[1]])]));
         }
         cases.push(Case::new(RmsNorm { eps: 0.5 }, [f32([5, 12]), f32([12])]));
-        for shape in [[2, 9, 10], [1, 17, 320]] {
+        for shape in [[2, 9, 10], [1, 17, 320], [1, 9, 1280]] {
             cases.push(Case::new(self.clone(), [TensorType::new(DType::F16, shape), f32([shape[2]])]));
         }
         cases

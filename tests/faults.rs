@@ -13,7 +13,7 @@ use engine::validate::Cases;
 use engine::{Error, ErrorKind};
 use kernels::ops::MatMul;
 use kernels::{HostTensor, TensorType};
-use photogram_tests::{draw_tiny, fixture, gpu_with};
+use photogram_tests::{draw_tiny, fixture, gpu_with, tiny_request};
 use pollster::block_on;
 
 fn pipeline(gpu: &Gpu) -> Pipeline {
@@ -141,6 +141,21 @@ fn whenever_the_device_hangs_the_picture_ends_with_an_error() {
         hung += 1;
     }
     println!("{hung} submissions hung, of {submissions}");
+}
+
+/// Nothing that a step leaves behind is waited for before the next one is recorded.
+#[test]
+fn a_step_is_recorded_while_the_one_before_runs() {
+    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+    let mut pipeline = pipeline(&gpu);
+    let mut run = block_on(pipeline.start(&tiny_request(32))).expect("it starts");
+    block_on(run.next()).expect("it runs").expect("the first step");
+    // From here on nothing finishes: of the second step nothing, and the first has not been looked at.
+    gpu.arm(FaultPlan { hang_at_submission: Some(0), patience: Some(PATIENCE), ..FaultPlan::default() });
+    block_on(run.next()).expect("it is queued").expect("the second step");
+    assert!(gpu.counts()[1] > 0);
+    let error = block_on(run.next()).expect_err("the second step has to be there now");
+    assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "{error}");
 }
 
 #[test]

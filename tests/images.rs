@@ -213,7 +213,7 @@ fn the_host_does_not_run_ahead_of_the_device() {
     let mut pipeline = Pipeline::new(gpu.clone(), built_in());
     drawn(&mut pipeline, &Request { steps: 8, ..request("ddim", 7) });
     let [_, submissions] = gpu.counts();
-    assert!(submissions > 20 && gpu.in_flight() <= 2, "{} of {submissions} in flight", gpu.in_flight());
+    assert!(submissions > 20 && gpu.in_flight() <= 8, "{} of {submissions} in flight", gpu.in_flight());
 }
 
 /// On a device of its own, for peaks are a device's: what was foretold, the most bytes there were, and the picture.

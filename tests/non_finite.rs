@@ -1,14 +1,16 @@
 //! Values that are not finite, on this machine's adapter: the kernels that look for them find them, and those that promise to
 //! keep them do. WGSL may take it that there are none, so no comparison of ordinary values shows this.
 
+use std::collections::BTreeSet;
+
 use engine::ErrorKind;
-use engine::device::{Gpu, GpuOptions, Program, Range};
+use engine::device::{Gpu, GpuOptions, Program, Range, Tally};
 use engine::graph::{Graph, Rate};
 use engine::pipelines::{Model, Pipeline, Precision};
 use engine::plan::{Choice, build_plan};
 use kernels::check::{Hard, compare};
-use kernels::ops::{Attention, Clamp, LatentsToRgb, NonFinite, Slice, ToRgb};
-use kernels::{Case, DType, HostTensor, TensorType};
+use kernels::ops::{Attention, Clamp, GroupNorm, LatentsToRgb, NonFinite, Slice, ToRgb};
+use kernels::{Caps, Case, DType, HostTensor, Op, TensorType};
 use photogram_tests::run_variants as run;
 use photogram_tests::{copy_folder, draw_tiny, fixture};
 use pollster::block_on;
@@ -29,6 +31,11 @@ fn adapters() -> impl Iterator<Item = Gpu> {
     photogram_tests::gpu().into_iter().chain(photogram_tests::gpu_with(small))
 }
 
+/// One that other tests run nothing on: what is traced is all that a device runs.
+fn own_gpu() -> Option<Gpu> {
+    photogram_tests::gpu_with(GpuOptions::default())
+}
+
 #[test]
 fn every_value_that_is_not_finite_is_counted() {
     for gpu in adapters() {
@@ -44,6 +51,61 @@ fn every_value_that_is_not_finite_is_counted() {
             }
         }
     }
+}
+
+/// Whatever the variant, the bindings' limit and the grid: each once, and those of one run after another.
+#[test]
+fn a_group_norm_counts_what_is_not_finite_in_its_operand() {
+    let mut variants = BTreeSet::new();
+    for gpu in adapters() {
+        let folded = Caps { max_groups_per_axis: 5, ..gpu.caps().clone() };
+        for case in (GroupNorm { groups: 1, eps: 1.0, silu: false }).cases() {
+            let elements = case.inputs[0].shape.elements();
+            let positions: Vec<usize> = (0..elements).filter(|i| i % 37 == 36 || i + 1 == elements).collect();
+            let spoiled = spoiled(&case.inputs[0], &positions);
+            let sound = Hard::Noise.tensor(&case.inputs[0], 1);
+            for caps in [gpu.caps(), &folded] {
+                for number in 0..case.op.variants(&case.inputs, caps).map_or(0, |variants| variants.len()) {
+                    let mut graph = Graph::new();
+                    let ids = ["x", "scale", "bias"].iter().zip(&case.inputs);
+                    let ids: Vec<_> =
+                        ids.map(|(name, ty)| graph.input(name, ty.clone(), Rate::Step)).collect();
+                    let y = graph.apply_arc("the norm", case.op.clone(), &ids).expect("a valid case");
+                    graph.output(y);
+                    let plan = build_plan(&graph, caps, Choice::Number(number)).expect("it fits");
+                    variants.insert(plan.steps[0].variant.name);
+                    let program = Program::compile(&gpu, plan, Vec::new()).expect("it compiles");
+                    let counted = |x: &HostTensor| {
+                        let ones = |ty: &TensorType| HostTensor::from_fn(ty.clone(), |_| 1.0);
+                        let operands = [x.clone(), ones(&case.inputs[1]), ones(&case.inputs[2])];
+                        let upload = |x| block_on(gpu.upload_new("operand", x)).expect("room");
+                        let to = gpu.allocate("y", case.inputs[0].clone()).expect("room");
+                        let operands = operands.each_ref().map(upload);
+                        let ran = block_on(program.run(&gpu, &[Rate::Step], &operands, &[to]));
+                        ran.expect("it runs");
+                        block_on(program.tallies(&gpu)).expect("counts")
+                    };
+                    let tally = |count| Tally {
+                        name: "the norm".to_owned(),
+                        op: "group_norm",
+                        count,
+                        total: elements,
+                    };
+                    program.clear_tallies(&gpu);
+                    assert_eq!(counted(&sound), [], "{case:?}");
+                    assert_eq!(counted(&spoiled), [tally(positions.len())], "{case:?}");
+                    assert_eq!(counted(&spoiled), [tally(2 * positions.len())], "{case:?}");
+                    program.clear_tallies(&gpu);
+                    assert_eq!(counted(&sound), [], "{case:?}");
+                }
+            }
+        }
+    }
+    let expected = ["group_norm_slabs", "group_norm_whole"];
+    assert!(
+        variants.iter().copied().eq(expected.into_iter().filter(|_| !variants.is_empty())),
+        "{variants:?}"
+    );
 }
 
 #[test]
@@ -112,7 +174,7 @@ fn values_that_are_not_finite_pass_through() {
 
 #[test]
 fn the_operand_of_what_is_not_finite_is_told_where_it_is_a_part_of_a_tensor() {
-    let Some(gpu) = photogram_tests::gpu() else { return };
+    let Some(gpu) = own_gpu() else { return };
     let mut graph = Graph::new();
     let x = graph.input("x", TensorType::f32([2, 64]), Rate::Step);
     let part = graph.apply("part", Slice { axis: 0, start: 1, length: 1 }, &[x]).expect("it is there");
@@ -143,7 +205,7 @@ fn the_operand_of_what_is_not_finite_is_told_where_it_is_a_part_of_a_tensor() {
 /// beside it depends on the picture.
 #[test]
 fn what_is_not_finite_anywhere_in_a_denoiser_ends_the_step() {
-    let Some(gpu) = photogram_tests::gpu() else { return };
+    let Some(gpu) = own_gpu() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     copy_folder(&fixture("pipelines/sd1_layout/model"), folder.path());
     let path = folder.path().join("unet/diffusion_pytorch_model.safetensors");
@@ -164,6 +226,44 @@ fn what_is_not_finite_anywhere_in_a_denoiser_ends_the_step() {
     }
     println!("{spoiled} spoiled weights: each ends the first step");
     assert!(spoiled > 30);
+}
+
+/// Where no trace finds the operation, the counts say which block it was: here because every operation is traced already.
+#[test]
+fn the_block_that_first_reads_what_is_not_finite_is_known_without_a_trace() {
+    let Some(gpu) = own_gpu() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    copy_folder(&fixture("pipelines/sd1_layout/model"), folder.path());
+    let path = folder.path().join("unet/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&path).expect("weights");
+    let ends = ends_of_f16_tensors(&sound);
+    for (spoiled, expected) in [
+        ("conv_in.weight", "step 0, operand of group_norm unet.down_blocks.0.resnets.0.activate: "),
+        (
+            "down_blocks.1.resnets.0.conv2.weight",
+            "step 0, operand of group_norm unet.down_blocks.1.attentions.0.norm: ",
+        ),
+        (
+            "mid_block.resnets.1.conv2.weight",
+            "step 0, operand of group_norm unet.up_blocks.0.resnets.0.activate: ",
+        ),
+        (
+            "up_blocks.1.resnets.0.conv1.weight",
+            "step 0, operand of group_norm unet.up_blocks.1.resnets.0.activate: ",
+        ),
+        ("conv_out.weight", "latent after step 0: "),
+    ] {
+        let (_, end) = ends.iter().find(|(name, _)| name == spoiled).expect(spoiled);
+        let mut bytes = sound.clone();
+        bytes[end - 2..*end].copy_from_slice(&INFINITY_F16);
+        std::fs::write(&path, bytes).expect("room");
+        let model = block_on(Model::open(folder.path(), None, Precision::F32)).expect("it is well-formed");
+        gpu.trace(false);
+        let error = draw_tiny(&mut Pipeline::new(gpu.clone(), model), 32).expect_err(spoiled);
+        gpu.end_trace();
+        println!("{spoiled}: {error}");
+        assert!(error.to_string().starts_with(expected), "{spoiled}: {error}");
+    }
 }
 
 const INFINITY_F16: [u8; 2] = 0x7c00_u16.to_le_bytes();

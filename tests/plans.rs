@@ -12,7 +12,7 @@ use engine::plan::{Choice, Place, Plan, PlanStep, build_plan};
 use engine::reference::run_reference;
 use engine::tuning::{Choices, key};
 use kernels::check::{Class, compare};
-use kernels::{Bind, Caps, DType, Operand, Subgroups, TensorType};
+use kernels::{Bind, Caps, DType, Operand, Subgroups, TALLY_BYTES, TensorType};
 use photogram_tests::recording::{on_host, recordings};
 use photogram_tests::{fixture, stable_diffusion_1};
 use pollster::block_on;
@@ -421,6 +421,7 @@ fn operand(step: &PlanStep, bind: &Bind) -> (u64, u64) {
         Operand::Input(i) => (step.input_offsets[i], step.input_types[i].bytes()),
         Operand::Output => (0, step.output_type.bytes()),
         Operand::Scratch(i) => (0, step.variant.scratch[i].bytes()),
+        Operand::Tally => (step.tally.expect("it has a place").1, TALLY_BYTES),
     }
 }
 

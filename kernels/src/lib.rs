@@ -16,7 +16,7 @@ mod wgsl;
 pub use host_tensor::HostTensor;
 pub use op::{
     Absorbed, Attribute, Attributes, Bind, Caps, Case, Cost, Dispatch, Op, OpError, Operand, Subgroups,
-    Variant, fold_grid,
+    TALLY_BYTES, Variant, fold_grid,
 };
 pub use types::{DType, LANES, STRIP, Shape, TensorType};
 pub use wgsl::{Shader, Target, fnv1a, shaders_hash};

@@ -399,7 +399,12 @@ pub enum Operand {
     Output,
     /// An intermediate tensor of the variant.
     Scratch(usize),
+    /// A `u32` of the operation's own, to which it adds how many values of its first operand are not finite, told by their bits.
+    Tally,
 }
+
+/// Bytes of what [`Operand::Tally`] binds.
+pub const TALLY_BYTES: u64 = 4;
 
 /// A storage binding of a dispatch.
 #[derive(Clone, Debug, PartialEq)]

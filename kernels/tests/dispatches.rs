@@ -4,7 +4,9 @@
 //! What a workgroup multiplies stands here a second time, as the shaders have it.
 
 use photogram_kernels::ops::{self, Attention, Conv2d, Epilogue, MatMul};
-use photogram_kernels::{Caps, DType, Dispatch, Op, OpError, Operand, Subgroups, TensorType, Variant};
+use photogram_kernels::{
+    Caps, DType, Dispatch, Op, OpError, Operand, Subgroups, TALLY_BYTES, TensorType, Variant,
+};
 
 /// Pseudo-random numbers (xorshift64).
 struct Draws(u64);
@@ -207,6 +209,7 @@ fn check_bindings(op: &dyn Op, inputs: &[TensorType], variant: &Variant, caps: &
             Operand::Input(i) => inputs[i].bytes(),
             Operand::Output => y.bytes(),
             Operand::Scratch(i) => variant.scratch[i].bytes(),
+            Operand::Tally => TALLY_BYTES,
         };
         let (offset, bytes) = bind.window.unwrap_or((0, whole));
         let (name, operand) = (variant.name, bind.operand);

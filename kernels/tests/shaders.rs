@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use naga::AddressSpace;
 use photogram_kernels::ops::{self, Activate, Activation, Concat, Geglu, Slice, ToRgb, Upsample};
-use photogram_kernels::{Caps, Case, DType, Dispatch, Operand, Shader, Target, TensorType, Variant};
+use photogram_kernels::{
+    Caps, Case, DType, Dispatch, Operand, Shader, TALLY_BYTES, Target, TensorType, Variant,
+};
 use translation::{SpirvVal, adapters, hlsl, msl, parse, spirv, uses_cooperative_matrices, variants};
 
 const TARGETS: [Target; 2] = [
@@ -145,16 +147,12 @@ fn the_page_on_reliability_has_a_row_for_every_variant() {
     assert!(unknown.is_empty(), "no variant is called {unknown:?}");
 }
 
-fn operand_type<'a>(
-    operand: Operand,
-    case: &'a Case,
-    output: &'a TensorType,
-    variant: &'a Variant,
-) -> &'a TensorType {
+fn operand_bytes(operand: Operand, case: &Case, output: &TensorType, variant: &Variant) -> u64 {
     match operand {
-        Operand::Input(i) => &case.inputs[i],
-        Operand::Output => output,
-        Operand::Scratch(i) => &variant.scratch[i],
+        Operand::Input(i) => case.inputs[i].bytes(),
+        Operand::Output => output.bytes(),
+        Operand::Scratch(i) => variant.scratch[i].bytes(),
+        Operand::Tally => TALLY_BYTES,
     }
 }
 
@@ -185,10 +183,12 @@ fn broken_rules(
         format!("bindings {given:?}, the shader declares {:?}", interface.storage)
     });
     for bind in &dispatch.binds {
-        let ty = operand_type(bind.operand, case, output, variant);
-        let (offset, bytes) = bind.window.unwrap_or((0, ty.bytes()));
-        rule(bytes > 0 && bytes % 4 == 0 && offset + bytes <= ty.bytes(), &|| format!("{bind:?} of {ty}"));
-        rule(bytes <= caps.max_binding_bytes, &|| format!("{bind:?} of {ty} is over the limit"));
+        let whole = operand_bytes(bind.operand, case, output, variant);
+        let (offset, bytes) = bind.window.unwrap_or((0, whole));
+        rule(bytes > 0 && bytes % 4 == 0 && offset + bytes <= whole, &|| {
+            format!("{bind:?} of {whole} bytes")
+        });
+        rule(bytes <= caps.max_binding_bytes, &|| format!("{bind:?} is over the limit"));
         rule(offset % caps.binding_alignment == 0, &|| format!("{bind:?} is not aligned"));
         let read_too = dispatch.binds.iter().any(|other| other.operand == bind.operand && !other.write);
         rule(!(bind.write && read_too), &|| format!("{bind:?} is also read"));

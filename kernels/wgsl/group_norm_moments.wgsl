@@ -1,7 +1,7 @@
 // group_norm_moments.wgsl: mean and sum of squared deviations of each group over a slab of rows.
 // Work:      one workgroup per batch, slab and span of groups.
 // Precision: f32, relative to the group's first value in the slab, four rows at a time (Chan's formula).
-// Traffic:   x read once; 4 values per group and slab written.
+// Traffic:   x read once; 4 values per group and slab written. If some of x is not finite, it is read once more.
 // variant: x=f32
 // variant: x=f16
 struct Params {
@@ -21,8 +21,10 @@ var<immediate> p: Params;
 
 @group(0) @binding(0) var<storage, read>       x: array<X4>;               // [B, R, C]
 @group(0) @binding(1) var<storage, read_write> partials: array<vec4<f32>>; // [B, slabs, groups, 4]: origin, mean - origin, m2, count
+@group(0) @binding(2) var<storage, read_write> tally: atomic<u32>;         // values of x that are not finite are added
 
 const LANES: u32 = 64u;
+#import tally
 #import group_moments
 
 @compute @workgroup_size(LANES)
@@ -32,7 +34,8 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     // Excess workgroups of a folded grid repeat the last one's work, so that every barrier is reached by all.
-    let index = min(workgroup.x + workgroup.y * workgroups.x, p.batches * p.slabs * span_count() - 1u);
+    let own = workgroup.x + workgroup.y * workgroups.x;
+    let index = min(own, p.batches * p.slabs * span_count() - 1u);
     let span = index % span_count();
     let slab = index / span_count() % p.slabs;
     let batch = index / span_count() / p.slabs;
@@ -41,6 +44,7 @@ fn main(
     let first = (p.first_row + batch * p.batch_rows + begin) * row_quads();
 
     let all = span_moments(first, rows, span, lane);
+    if (own == index) { add_to_tally(); }
     let group = span * p.span_groups + lane / group_lanes();
     if (lane % group_lanes() == 0u && group < p.groups) {
         let at = ((p.first_batch + batch) * p.batch_slabs + p.first_slab + slab) * p.groups + group;

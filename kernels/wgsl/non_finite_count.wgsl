@@ -15,22 +15,7 @@ var<immediate> p: Params;
 @group(0) @binding(0) var<storage, read>       x: array<X4>;               // any
 @group(0) @binding(1) var<storage, read_write> counts: array<vec4<f32>>;   // [counts, 4]
 
-#ifdef X_F32
-fn non_finite(v: X4) -> vec4<u32> {
-    let exponent = vec4<u32>(0x7f800000u);
-    return vec4<u32>((bitcast<vec4<u32>>(v) & exponent) == exponent);
-}
-#else
-#ifdef X_F16
-const EXPONENT: u32 = 0x7c00u;
-#else
-const EXPONENT: u32 = 0x7f80u;
-#endif
-fn non_finite(v: X4) -> vec4<u32> {
-    let bits = vec4<u32>(v.x, v.x >> 16u, v.y, v.y >> 16u);
-    return vec4<u32>((bits & vec4<u32>(EXPONENT)) == vec4<u32>(EXPONENT));
-}
-#endif
+#import non_finite
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {

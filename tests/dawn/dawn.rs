@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use engine::validate::UNWRITTEN;
-use kernels::{Dispatch, HostTensor, Operand, Shader, Subgroups, Target, TensorType, Variant};
+use kernels::{Dispatch, HostTensor, Operand, Shader, Subgroups, TALLY_BYTES, Target, TensorType, Variant};
 use serde_json::{Value, json};
 
 /// WGSL as the standard has it.
@@ -85,19 +85,20 @@ impl Dawn {
         for dispatch in &variant.dispatches {
             let shader = self.compile(dispatch)?;
             let binds = dispatch.binds.iter().map(|bind| {
-                let (buffer, ty) = match bind.operand {
-                    Operand::Input(i) => (i, &inputs[i]),
-                    Operand::Output => (inputs.len(), result),
-                    Operand::Scratch(i) => (inputs.len() + 1 + i, &variant.scratch[i]),
+                let (buffer, bytes) = match bind.operand {
+                    Operand::Input(i) => (i, inputs[i].bytes()),
+                    Operand::Output => (inputs.len(), result.bytes()),
+                    Operand::Scratch(i) => (inputs.len() + 1 + i, variant.scratch[i].bytes()),
+                    Operand::Tally => (inputs.len() + 1 + variant.scratch.len(), TALLY_BYTES),
                 };
-                let (offset, size) = bind.window.unwrap_or((0, ty.bytes()));
+                let (offset, size) = bind.window.unwrap_or((0, bytes));
                 json!([bind.binding, buffer, offset, size])
             });
             let binds: Vec<Value> = binds.collect();
             let Dispatch { params, grid, .. } = dispatch;
             dispatches.push(json!({ "shader": shader, "binds": binds, "params": params, "grid": grid }));
         }
-        let scratch: Vec<u64> = variant.scratch.iter().map(TensorType::bytes).collect();
+        let scratch: Vec<u64> = variant.scratch.iter().map(TensorType::bytes).chain([TALLY_BYTES]).collect();
         let result = result.bytes();
         let message = json!({
             "run": { "result": result, "unwritten": UNWRITTEN, "scratch": scratch, "dispatches": dispatches }

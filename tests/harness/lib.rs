@@ -4,7 +4,7 @@ pub mod recording;
 pub mod stable_diffusion_1;
 mod tiny;
 
-pub use tiny::draw_tiny;
+pub use tiny::{draw_tiny, tiny_request};
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

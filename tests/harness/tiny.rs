@@ -10,7 +10,17 @@ use pollster::block_on;
 /// # Errors
 /// Whatever keeps `pipeline` from drawing.
 pub fn draw_tiny(pipeline: &mut Pipeline, width: usize) -> Result<Vec<u8>, Error> {
-    let request = Request {
+    let request = tiny_request(width);
+    block_on(async {
+        let mut run = pipeline.start(&request).await?;
+        while run.next().await?.is_some() {}
+        Ok(run.decode().await?.to_rgb8())
+    })
+}
+
+/// What [`draw_tiny`] asks for.
+pub fn tiny_request(width: usize) -> Request {
+    Request {
         prompt: "x".to_owned(),
         negative_prompt: None,
         size: PixelSize { width, height: 32 },
@@ -26,10 +36,5 @@ pub fn draw_tiny(pipeline: &mut Pipeline, width: usize) -> Result<Vec<u8>, Error
         init: None,
         told: Told::default(),
         refiner_start: Request::REFINER_START,
-    };
-    block_on(async {
-        let mut run = pipeline.start(&request).await?;
-        while run.next().await?.is_some() {}
-        Ok(run.decode().await?.to_rgb8())
-    })
+    }
 }

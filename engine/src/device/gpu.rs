@@ -22,8 +22,9 @@ use crate::tuning::Choices;
 
 /// Waits in which wgpu may panic before the device counts as lost.
 const MAX_PANICS: usize = 3;
-/// Submissions that may be unfinished at once.
+/// Full submissions that may be unfinished at once; of smaller ones as many as have their work, up to the second number.
 const MAX_IN_FLIGHT: usize = 2;
+const MAX_SMALL_IN_FLIGHT: usize = 8;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
@@ -518,23 +519,31 @@ impl Gpu {
         hung
     }
 
-    /// Notes a submission of `work`, and waits until at most [`MAX_IN_FLIGHT`] are unfinished: the
-    /// host must not run ahead of an interrupt, nor of memory.
+    /// Notes a submission of `work`, and waits until no more than [`MAX_IN_FLIGHT`] full ones are unfinished: the host must not run
+    /// ahead of an interrupt, nor of memory, and a small one at the end of a step is no reason to wait for that step.
     pub(super) async fn throttle(&self, submission: Submission, work: u64) -> Result<(), DeviceError> {
-        let oldest = {
-            let mut queue = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.push_back(InFlight { submission, work, submitted: Instant::now() });
-            if queue.len() > MAX_IN_FLIGHT { queue.pop_front() } else { None }
+        self.unfinished().push_back(InFlight { submission, work, submitted: Instant::now() });
+        let most = MAX_IN_FLIGHT as u64 * self.work_per_submission();
+        let next = || {
+            let mut queue = self.unfinished();
+            let work: u64 = queue.iter().map(|submission| submission.work).sum();
+            let are_many = queue.len() > MAX_IN_FLIGHT && work > most;
+            if are_many || queue.len() > MAX_SMALL_IN_FLIGHT { queue.pop_front() } else { None }
         };
-        let Some(InFlight { submission, work, submitted }) = oldest else { return Ok(()) };
-        self.wait(submission).await?;
-        self.pace().note(work, submitted, Instant::now());
+        while let Some(InFlight { submission, work, submitted }) = next() {
+            self.wait(submission).await?;
+            self.pace().note(work, submitted, Instant::now());
+        }
         Ok(())
+    }
+
+    fn unfinished(&self) -> std::sync::MutexGuard<'_, VecDeque<InFlight>> {
+        self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Submissions that may be unfinished.
     pub fn in_flight(&self) -> usize {
-        self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.unfinished().len()
     }
 
     /// Floating-point operations that one submission may hold.

@@ -374,12 +374,28 @@ mod tests {
                 done.expect("it runs");
             };
             // A submission is noted once as many as may be unfinished came after it.
-            for _ in 0..4 {
-                *gpu.pace() = Pace::new(false);
-                once();
-            }
+            *gpu.pace() = Pace::new(false);
+            (0..10).for_each(|_| once());
             assert_ne!(gpu.work_per_submission(), unseen, "{run}");
         }
+    }
+
+    #[test]
+    fn what_is_small_does_not_wait_for_what_is_full() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        // That of software does not change.
+        *gpu.pace() = Pace::new(true);
+        let full = gpu.work_per_submission();
+        let unfinished = |work| {
+            pollster::block_on(gpu.throttle(gpu.submit_nothing(), work)).expect("nothing fails");
+            gpu.in_flight()
+        };
+        assert_eq!([full, full, full, full, 10 * full].map(unfinished), [1, 2, 2, 2, 2]);
+        assert_eq!([full, full, 1, 1, 1].map(unfinished), [2, 2, 2, 3, 4], "beside one that is full");
+        assert_eq!([full, full].map(unfinished), [4, 2], "the first that was full, then what came after it");
+        assert_eq!([1; 9].map(unfinished), [2, 3, 4, 5, 6, 7, 8, 8, 8]);
     }
 
     #[test]

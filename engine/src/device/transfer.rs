@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kernels::HostTensor;
 
 use super::error::DeviceError;
-use super::gpu::{Allocation, DeviceTensor, Gpu};
+use super::gpu::{Allocation, DeviceTensor, Gpu, Submission};
 
 /// Buffers in the ring: one is filled while the other's copy runs. Uploads at the same time take more.
 const RING: usize = 2;
@@ -128,14 +128,32 @@ impl Gpu {
         offset: u64,
         bytes: u64,
     ) -> Result<Vec<u8>, DeviceError> {
+        let readback = self.begin_read(from, offset, bytes)?;
+        self.finish_read(readback).await
+    }
+
+    /// Queues what [`Gpu::read_part`] does: the bytes are those that are there once all work so far has run.
+    pub(crate) fn begin_read(
+        &self,
+        from: &DeviceTensor,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<Readback, DeviceError> {
         let size = bytes.next_multiple_of(4).max(4);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let to = self.create_buffer("readback", size, usage)?;
         let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(from.buffer(), offset, &to.buffer, 0, size);
         let submission = self.submit(encoder.finish());
+        let mapping = Mapping::begin(&to.buffer, wgpu::MapMode::Read);
+        Ok(Readback { to, bytes, submission, mapping })
+    }
+
+    /// The bytes of a [`Readback`], without waiting for work that was queued after it.
+    pub(crate) async fn finish_read(&self, readback: Readback) -> Result<Vec<u8>, DeviceError> {
+        let Readback { to, bytes, submission, mapping } = readback;
         self.wait(submission).await?;
-        self.map(&to.buffer, wgpu::MapMode::Read).await?;
+        self.finish_mapping(mapping).await?;
         let mapped = to.buffer.slice(..bytes).get_mapped_range();
         let mapped = mapped.map_err(|e| DeviceError::Refused { message: e.to_string() })?;
         Ok(mapped.to_vec())
@@ -151,20 +169,44 @@ impl Gpu {
 
     /// Maps a whole buffer, once the work that uses it has run.
     async fn map(&self, buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Result<(), DeviceError> {
+        self.finish_mapping(Mapping::begin(buffer, mode)).await
+    }
+
+    async fn finish_mapping(&self, mapping: Mapping) -> Result<(), DeviceError> {
+        while !mapping.done.load(Ordering::Acquire) {
+            let submission = self.submit_nothing();
+            self.wait(submission).await?;
+        }
+        if mapping.failed.load(Ordering::Acquire) {
+            self.check()?;
+            return Err(DeviceError::Lost { reason: "a buffer could not be mapped".to_owned() });
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a tensor on their way to the host.
+pub(crate) struct Readback {
+    to: Arc<Allocation>,
+    bytes: u64,
+    submission: Submission,
+    mapping: Mapping,
+}
+
+/// A buffer that is being mapped: done by a wait for the work that uses it, or by a later one.
+struct Mapping {
+    done: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Mapping {
+    fn begin(buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Self {
         let (done, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (set_done, set_failed) = (done.clone(), failed.clone());
         buffer.slice(..).map_async(mode, move |result| {
             set_failed.store(result.is_err(), Ordering::Release);
             set_done.store(true, Ordering::Release);
         });
-        while !done.load(Ordering::Acquire) {
-            let submission = self.submit_nothing();
-            self.wait(submission).await?;
-        }
-        if failed.load(Ordering::Acquire) {
-            self.check()?;
-            return Err(DeviceError::Lost { reason: "a buffer could not be mapped".to_owned() });
-        }
-        Ok(())
+        Mapping { done, failed }
     }
 }

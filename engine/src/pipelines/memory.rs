@@ -28,6 +28,8 @@ const LATENTS: usize = 2;
 const UNEVEN: usize = 4;
 /// Bytes of all that is as small for the largest picture: counts, coefficients, a canary.
 const SMALL: u64 = 8 << 10;
+/// Counts of what is not finite that are read at once: of the step that is queued, and of the one before it.
+const READBACKS: u64 = 2;
 /// Edges of the autoencoder's tiles in latent pixels, the best first: the larger they are, the less is done twice.
 pub(super) const TILES: [usize; 6] = [96, 64, 48, 32, 24, Pipeline::LEAST_TILE];
 
@@ -413,12 +415,14 @@ fn networks(gpu: &Gpu, stack: &Stack, request: &Request, latents: Latents) -> Re
     }
     let shape = stack.denoiser_shape(request);
     let latent = TensorType::f32([1, shape.height, shape.width, stack.model.unet.config.in_channels]);
+    let denoiser = plan_for(gpu, &build_denoiser(&stack.model.unet, shape)?)?;
+    let tally_bytes = denoiser.tallies.map_or(0, |slot| denoiser.slots[slot]);
     Ok(Networks {
         text_bytes: phases.iter().map(Phase::held).sum(),
         texts: phases,
-        denoiser: Phase::of("denoiser", gpu, &plan_for(gpu, &build_denoiser(&stack.model.unet, shape)?)?),
+        denoiser: Phase::of("denoiser", gpu, &denoiser),
         running_bytes: latents.running as u64 * allocated(latent.bytes()),
         kept_bytes: latents.kept as u64 * allocated(latent.bytes()),
-        counter_bytes: slot_bytes(&Counter::plan(gpu, &latent)?),
+        counter_bytes: slot_bytes(&Counter::plan(gpu, &latent)?) + READBACKS * tally_bytes,
     })
 }

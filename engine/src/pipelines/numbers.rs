@@ -3,7 +3,7 @@
 use kernels::TensorType;
 use kernels::ops::{NonFinite, Scale};
 
-use crate::device::{DeviceError, DeviceTensor, Gpu, Program, Traced};
+use crate::device::{DeviceError, DeviceTensor, Gpu, Program, Readback, Traced};
 use crate::error::Error;
 use crate::graph::{Graph, Rate};
 use crate::plan::{Choice, Plan, build_plan};
@@ -32,11 +32,17 @@ impl Counter {
         self.ty == *ty
     }
 
-    /// Queues the count of `x`, to be read later.
-    pub(super) async fn count(&self, gpu: &Gpu, x: &DeviceTensor) -> Result<DeviceTensor, Error> {
+    /// Queues the count of `x`: for [`Counter::counted`], later.
+    pub(super) async fn count(&self, gpu: &Gpu, x: &DeviceTensor) -> Result<Readback, Error> {
         let count = gpu.allocate("not finite", TensorType::f32([1]))?;
         self.program.run(gpu, &[Rate::Step], std::slice::from_ref(x), std::slice::from_ref(&count)).await?;
-        Ok(count)
+        Ok(gpu.begin_read(&count, 0, size_of::<f32>() as u64)?)
+    }
+
+    /// What was counted.
+    pub(super) async fn counted(gpu: &Gpu, readback: Readback) -> Result<usize, Error> {
+        let bytes = gpu.finish_read(readback).await?;
+        Ok(bytemuck::pod_read_unaligned::<f32>(&bytes) as usize)
     }
 }
 

@@ -17,7 +17,7 @@ use super::stack::Stack;
 use super::stats::Stats;
 use super::terms::Combiner;
 use crate::compile::plan_for;
-use crate::device::{DeviceTensor, Gpu, Program};
+use crate::device::{DeviceTensor, Gpu, Program, Readback};
 use crate::error::Error;
 use crate::graph::Rate;
 
@@ -257,7 +257,7 @@ impl Pipeline {
     }
 
     /// Queues a count of what is not finite in a latent.
-    pub(super) async fn count_non_finite(&mut self, latent: &DeviceTensor) -> Result<DeviceTensor, Error> {
+    pub(super) async fn count_non_finite(&mut self, latent: &DeviceTensor) -> Result<Readback, Error> {
         if !self.counter.as_ref().is_some_and(|counter| counter.counts(latent.ty())) {
             self.counter = Some(Counter::new(&self.gpu, latent.ty())?);
         }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use kernels::{HostTensor, TensorType};
 
 use super::conditioning::Conditioning;
-use super::numbers::blame;
+use super::numbers::{Counter, blame};
 use super::picture::Image;
 use super::pipeline::{ALL, Pipeline, check_finite};
 use super::request::Request;
 use super::stack::Stack;
 use super::terms::coefficients;
-use crate::device::{DeviceTensor, Gpu, Program};
+use crate::device::{DeviceTensor, Gpu, Program, Readback, Tally};
 use crate::error::Error;
 use crate::graph::Rate;
 use crate::models::UNetConfig;
@@ -102,17 +102,20 @@ pub struct Run<'p> {
     stage: Stage,
     /// The refiner's steps, until it takes over.
     refinement: Option<Trajectory>,
-    /// The last step, until it is known that its latent is finite.
+    /// The last step, until it is known that everything in it is finite.
     unchecked: Option<Unchecked>,
 }
 
-/// A step whose count of values that are not finite is still on its way.
+/// A step whose counts of values that are not finite are still on their way.
 struct Unchecked {
     number: usize,
     step: Step,
     /// The latent before it.
     before: DeviceTensor,
-    count: DeviceTensor,
+    /// Those in the latent after it.
+    in_latent: Readback,
+    /// Those that the denoiser's norms have read, the first of each of its blocks among them.
+    in_blocks: Option<Readback>,
 }
 
 /// A denoiser at work, and the steps that it does.
@@ -168,6 +171,7 @@ impl Stage {
             Some(added) => Some(gpu.upload_new("added", &added).await?),
             None => None,
         };
+        program.clear_tallies(gpu);
         let time = unet.config.time_input(0.0, shape.batch(), shape.dtype);
         let latent = TensorType::f32([1, shape.height, shape.width, unet.config.in_channels]);
         Ok(Stage {
@@ -199,10 +203,12 @@ impl Stage {
     ) -> Result<DeviceTensor, Error> {
         let inputs = self.inputs(gpu, x, step).await?;
         let output = &self.evaluation.output;
-        let program =
-            self.program.as_ref().expect("nothing is decoded before the last step where it has to leave");
-        program.run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
+        self.program().run(gpu, rates, &inputs, std::slice::from_ref(output)).await?;
         Ok(output.clone())
+    }
+
+    fn program(&self) -> &Program {
+        self.program.as_ref().expect("nothing is decoded before the last step where it has to leave")
     }
 
     /// The program's inputs for the latent `x` in `step`.
@@ -299,10 +305,11 @@ impl<'p> Run<'p> {
         }
         let before = self.x.clone();
         self.x = self.combine(&step.next, &output, noise.as_ref()).await?;
-        let count = self.pipeline.count_non_finite(&self.x).await?;
-        // That of the step before has been counted by now: nothing waits for this one.
+        let in_latent = self.pipeline.count_non_finite(&self.x).await?;
+        let in_blocks = self.stage.program().begin_tallies(&self.pipeline.gpu)?;
+        // The device is at work on this step while the one before is looked at, and the next recorded.
         self.check_last().await?;
-        self.unchecked = Some(Unchecked { number, step: step.clone(), before, count });
+        self.unchecked = Some(Unchecked { number, step: step.clone(), before, in_latent, in_blocks });
         let progress = Progress {
             step: self.step,
             total: self.total,
@@ -315,20 +322,31 @@ impl<'p> Run<'p> {
         Ok(Some(progress))
     }
 
-    /// Whether the latent after the last step whose count is known is finite.
+    /// Whether the last step whose counts were queued was finite: at the beginning of each block, and in the latent after it.
     ///
     /// # Errors
     /// [`Error::NotFinite`] naming the operation that first gave something else.
     async fn check_last(&mut self) -> Result<(), Error> {
-        let Some(Unchecked { number, step, before, count }) = self.unchecked.take() else { return Ok(()) };
-        let gpu = &self.pipeline.gpu;
-        let found = gpu.read(&count).await?.data()[0] as usize;
-        if found == 0 {
+        let Some(Unchecked { number, step, before, in_latent, in_blocks }) = self.unchecked.take() else {
             return Ok(());
-        }
-        let stage = format!("latent after step {number}");
-        let total = before.ty().shape.elements();
-        let error = Error::NotFinite { stage, count: found, total };
+        };
+        let gpu = &self.pipeline.gpu;
+        let tallies = match in_blocks {
+            Some(readback) => self.stage.program().finish_tallies(gpu, readback).await?,
+            None => Vec::new(),
+        };
+        let in_latent = Counter::counted(gpu, in_latent).await?;
+        let error = match tallies.into_iter().next() {
+            Some(Tally { name, op, count, total }) => {
+                let stage = format!("step {number}, operand of {op} {name}");
+                Error::NotFinite { stage, count, total }
+            }
+            None if in_latent > 0 => {
+                let (stage, total) = (format!("latent after step {number}"), before.ty().shape.elements());
+                Error::NotFinite { stage, count: in_latent, total }
+            }
+            None => return Ok(()),
+        };
         let again = async {
             gpu.trace_stage(|| format!("step {number}"));
             self.stage.evaluate(gpu, &before, &step, &ALL).await

@@ -6,7 +6,7 @@ mod slots;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kernels::{Bind, Caps, Cost, Dispatch, Op, OpError, Operand, TensorType, Variant};
+use kernels::{Bind, Caps, Cost, Dispatch, Op, OpError, Operand, TALLY_BYTES, TensorType, Variant};
 
 use crate::graph::{Graph, Param, Rate, Source, ValueId};
 use crate::tuning::Choices;
@@ -51,6 +51,8 @@ pub struct PlanStep {
     pub output_type: TensorType,
     /// Intermediate tensors of the variant.
     pub scratch: Vec<Place>,
+    /// Its count of values that are not finite, if it counts some, and where in its place that is, in bytes.
+    pub tally: Option<(Place, u64)>,
     /// Arithmetic and traffic.
     pub cost: Cost,
 }
@@ -75,6 +77,7 @@ impl PlanStep {
             Operand::Input(i) => (self.input_offsets[i], self.input_types[i].bytes()),
             Operand::Output => (0, self.output_type.bytes()),
             Operand::Scratch(i) => (0, self.variant.scratch[i].bytes()),
+            Operand::Tally => (self.tally.expect("planned").1, TALLY_BYTES),
         };
         let (offset, length) = bind.window.unwrap_or((0, bytes));
         (start + offset, length)
@@ -86,6 +89,7 @@ impl PlanStep {
             Operand::Input(i) => self.inputs[i],
             Operand::Output => self.output,
             Operand::Scratch(i) => self.scratch[i],
+            Operand::Tally => self.tally.expect("planned").0,
         }
     }
 }
@@ -101,6 +105,8 @@ pub struct Plan {
     pub params: Vec<(Param, TensorType)>,
     /// Bytes of each buffer that values share.
     pub slots: Vec<u64>,
+    /// The slot of all steps' counts of values that are not finite, which no value shares, if there are some.
+    pub tallies: Option<usize>,
     /// Operations in order: all of a slower rate before those of a faster one.
     pub steps: Vec<PlanStep>,
 }
@@ -270,6 +276,7 @@ impl<'g> Planner<'g> {
                 output,
                 output_type: value.ty.clone(),
                 scratch: scratch.iter().map(|slot| Place::Slot(*slot)).collect(),
+                tally: None,
                 cost: op.cost(&types),
                 input_types: types,
                 variant,
@@ -281,12 +288,14 @@ impl<'g> Planner<'g> {
                 }
             }
         }
+        let tallies = place_tallies(&mut steps, &mut pool, caps);
         let named = |id: &ValueId| (graph.value(*id).name.clone(), graph.ty(*id).clone());
         Ok(Plan {
             inputs: inputs.iter().map(named).collect(),
             outputs: graph.outputs().iter().map(named).collect(),
             params: params.into_iter().map(|(id, param)| (param, graph.ty(id).clone())).collect(),
             slots: pool.into_sizes(),
+            tallies,
             steps,
         })
     }
@@ -321,6 +330,21 @@ impl<'g> Planner<'g> {
         by_position.values_mut().for_each(|ids| ids.sort());
         by_position
     }
+}
+
+/// Gives every step that counts what is not finite a place for that in a slot of their own; which that is.
+fn place_tallies(steps: &mut [PlanStep], pool: &mut SlotPool, caps: &Caps) -> Option<usize> {
+    let counts = |step: &&mut PlanStep| {
+        let mut binds = step.variant.dispatches.iter().flat_map(|dispatch| &dispatch.binds);
+        binds.any(|bind| bind.operand == Operand::Tally)
+    };
+    let stride = TALLY_BYTES.next_multiple_of(caps.binding_alignment);
+    let mut counting: Vec<&mut PlanStep> = steps.iter_mut().filter(counts).collect();
+    let slot = (!counting.is_empty()).then(|| pool.take(counting.len() as u64 * stride, true))?;
+    for (step, offset) in counting.iter_mut().zip((0..).step_by(stride as usize)) {
+        step.tally = Some((Place::Slot(slot), offset));
+    }
+    Some(slot)
 }
 
 /// Whether each value's bytes are an output's: an output, or what an output is a view of.

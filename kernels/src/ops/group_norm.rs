@@ -21,7 +21,7 @@ use crate::wgsl::Shader;
 ///
 /// # Shapes    `x: [B, .., C]` f32 | f16; `scale, bias: [C]` f32 -> `y` as `x`
 /// # Units     `eps`: variance of `x`
-/// # Numerics  statistics in f32; class Reduction
+/// # Numerics  statistics in f32; class Reduction. Values of `x` that are not finite are counted: [`Operand::Tally`]
 /// # Errors    [`OpError::NotDivisible`] if `C % groups != 0`
 /// # Source    Wu & He 2018, eq. 1; torch.nn.functional.group_norm
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,7 @@ impl GroupNorm {
                 Bind::read(1, Operand::Input(1)),
                 Bind::read(2, Operand::Input(2)),
                 Bind::write(3, Operand::Output),
+                Bind::write(4, Operand::Tally),
             ],
             params,
             grid: fold_grid((batches * self.groups.div_ceil(span_groups)) as u64, caps.max_groups_per_axis),
@@ -104,7 +105,11 @@ impl GroupNorm {
             let grid = fold_grid((w.batches * slabs * spans) as u64, caps.max_groups_per_axis);
             first.push(Dispatch {
                 shader: moments.clone(),
-                binds: vec![bound(Bind::read(0, Operand::Input(0))), Bind::write(1, Operand::Scratch(0))],
+                binds: vec![
+                    bound(Bind::read(0, Operand::Input(0))),
+                    Bind::write(1, Operand::Scratch(0)),
+                    Bind::write(2, Operand::Tally),
+                ],
                 params: words(&[&window[..], &[first_slab, batch_slabs]].concat()),
                 grid,
                 tile_flops: 0,

@@ -1,6 +1,6 @@
 // Moments of the groups of a span: neighbouring groups that begin and end at quads, or with the row. One workgroup of LANES
 // works on one span of one batch; lanes lie side by side over its quads, and over rows where quads are fewer.
-// Needs `p.channels`, `p.groups`, `p.span_groups` (a power of two, at most 16) and `x: array<X4>`.
+// Needs `p.channels`, `p.groups`, `p.span_groups` (a power of two, at most 16), `x: array<X4>` and look_again.
 #import moments
 #import quad_moments
 
@@ -67,7 +67,9 @@ fn span_moments(first: u32, rows: u32, span: u32, lane: u32) -> Moments {
                 group_origin(first, owner.z), group_origin(first, owner.w));
             let step = row_lanes * row_quads();
             let count = (rows + row_lanes - 1u - row_lane) / row_lanes;
-            let found = quad_moments(first + row_lane * row_quads() + quad, step, count, origin);
+            let from_quad = first + row_lane * row_quads() + quad;
+            let found = quad_moments(from_quad, step, count, origin);
+            look_again(found, from_quad, step, count);
             for (var i = 0u; i < 4u; i++) {
                 by_channel[lane * 4u + i] = Moments(f32(count), found.mean[i], found.m2[i]);
             }

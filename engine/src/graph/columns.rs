@@ -14,9 +14,13 @@ use super::{Graph, Param, Source, Value, ValueId};
 #[derive(Default)]
 struct Join {
     members: Vec<ValueId>,
+    columns: usize,
     /// Bytes of its largest operand.
     bytes: u64,
 }
+
+/// Columns of the widest join: what reads some of them has to say where they begin.
+const MOST_COLUMNS: usize = 1 << 16;
 
 /// Which columns of a joined result stand for a value, from the first on.
 #[derive(Clone, Copy)]
@@ -107,12 +111,16 @@ fn joins(graph: &Graph) -> Vec<Join> {
         }
         let bytes =
             types[1..].iter().map(|ty| (ty.rows() * padded(ty) * ty.dtype.size()) as u64).max().unwrap_or(0);
+        let columns = padded(&value.ty);
         let joins = alike.entry((inputs[0], format!("{op:?} {own:?}"))).or_default();
-        if joins.last().is_none_or(|join| join.bytes + bytes > MOST_BYTES) {
+        let has_room =
+            |join: &Join| join.bytes + bytes <= MOST_BYTES && join.columns + columns <= MOST_COLUMNS;
+        if !joins.last().is_some_and(has_room) {
             joins.push(Join::default());
         }
         let join = joins.last_mut().expect("there is one by now");
         join.members.push(id);
+        join.columns += columns;
         join.bytes += bytes;
     }
     alike.into_values().flatten().filter(|join| join.members.len() > 1).collect()
@@ -130,7 +138,7 @@ fn takes_columns(graph: &Graph) -> Vec<bool> {
         for (slot, input) in inputs.iter().enumerate() {
             let has_its_rows = graph.ty(*input).channels() == value.ty.channels();
             takes[input.index()] &= match viewed(value) {
-                Some(_) => has_its_rows && is_read[id.index()] && takes[id.index()],
+                Some(_) => has_its_rows && takes[id.index()],
                 None => op.in_columns(slot, 0).is_some(),
             };
             is_read[input.index()] = true;
@@ -170,32 +178,51 @@ fn push_join(graph: &Graph, new: &mut Graph, join: &Join, ids: &BTreeMap<ValueId
 
 #[cfg(test)]
 mod tests {
+    use kernels::DType;
     use kernels::ops::{Conv2d, Epilogue, MatMul};
 
     use super::*;
     use crate::graph::{Packing, Rate};
 
-    /// A convolution for each width of `projections`, with the projection of one time embedding as its batch bias.
-    fn timed(widths: &[usize], is_output: bool) -> Graph {
+    /// A time embedding's projection.
+    #[derive(Clone)]
+    struct Projection {
+        width: usize,
+        dtype: DType,
+        tensors: Vec<&'static str>,
+        /// Columns of each row as a convolution reads it.
+        row: usize,
+        is_output: bool,
+    }
+
+    fn projection(width: usize) -> Projection {
+        Projection { width, dtype: DType::F32, tensors: vec!["w"], row: width, is_output: false }
+    }
+
+    /// A convolution for each projection of one time embedding of `inputs` features, as its batch bias.
+    fn timed(inputs: usize, projections: impl IntoIterator<Item = Projection>) -> Graph {
         let mut graph = Graph::new();
-        let time = graph.input("time", TensorType::f32([2, 64]), Rate::Step);
-        for (i, width) in widths.iter().enumerate() {
-            let mut param = |name: String, packing, ty| graph.param(Param::one(name, packing), ty);
-            let w = param(format!("{i}.w"), Packing::Linear, TensorType::f32([64, *width]).in_strips());
-            let bias = param(format!("{i}.bias"), Packing::Vector, TensorType::f32([*width]));
-            let kernel =
-                param(format!("{i}.kernel"), Packing::Conv, TensorType::f32([1, 1, 8, *width]).in_strips());
-            let x = graph.input(&format!("{i}.x"), TensorType::f32([2, 4, 4, 8]), Rate::Step);
+        let time = graph.input("time", TensorType::f32([2, inputs]), Rate::Step);
+        for (i, Projection { width, dtype, tensors, row, is_output }) in projections.into_iter().enumerate() {
+            let batches = 2 * width / row;
+            let tensors = tensors.iter().map(|name| format!("{i}.{name}")).collect();
+            let w = Param { tensors, packing: Packing::Linear, columns: Vec::new() };
+            let w = graph.param(w, TensorType::new(dtype, [inputs, width]).in_strips());
+            let bias =
+                graph.param(Param::one(format!("{i}.bias"), Packing::Vector), TensorType::f32([width]));
+            let kernel = TensorType::f32([1, 1, 8, row]).in_strips();
+            let kernel = graph.param(Param::one(format!("{i}.kernel"), Packing::Conv), kernel);
+            let x = graph.input(&format!("{i}.x"), TensorType::f32([batches, 4, 4, 8]), Rate::Step);
             let mut apply = |name: &str, op: Arc<dyn Op>, inputs: &[ValueId]| {
                 graph.apply_arc(format!("{i}.{name}"), op, inputs).expect("operands fit")
             };
             let shift = apply("shift", Arc::new(MatMul::new(Epilogue::bias())), &[time, w, bias]);
-            let row = apply("row", Arc::new(Reshape { shape: [2, 1, 1, *width].into() }), &[shift]);
+            let rows = apply("rows", Arc::new(Reshape { shape: [batches, 1, 1, row].into() }), &[shift]);
             let epilogue = Epilogue { batch_bias: true, ..Epilogue::default() };
-            let conv = apply("conv", Arc::new(Conv2d { epilogue, ..Conv2d::default() }), &[x, kernel, row]);
+            let conv = apply("conv", Arc::new(Conv2d { epilogue, ..Conv2d::default() }), &[x, kernel, rows]);
             graph.output(conv);
             if is_output {
-                graph.output(row);
+                graph.output(rows);
             }
         }
         graph
@@ -207,9 +234,14 @@ mod tests {
         graph.values().map(|(_, value)| value).filter(is).collect()
     }
 
+    /// Products that are left.
+    fn products(inputs: usize, projections: impl IntoIterator<Item = Projection>) -> usize {
+        named(&join_columns(&timed(inputs, projections)), "matmul").len()
+    }
+
     #[test]
     fn projections_of_any_width_are_one_product() {
-        let joined = join_columns(&timed(&[64, 160, 128], false));
+        let joined = join_columns(&timed(64, [64, 160, 128].map(projection)));
         let products = named(&joined, "matmul");
         assert_eq!(products.len(), 1);
         assert_eq!((*products[0].ty.shape).to_vec(), [2, 384]);
@@ -226,9 +258,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_otherwise_stays_as_it_is() {
-        assert_eq!(named(&join_columns(&timed(&[64, 128], true)), "matmul").len(), 2, "an output");
-        let graph = timed(&[64], false);
+    fn what_differs_or_is_read_otherwise_stays_as_it_is() {
+        let with = |other: Projection| products(64, [projection(64), other]);
+        assert_eq!(with(projection(128)), 1);
+        assert_eq!(with(Projection { is_output: true, ..projection(128) }), 2);
+        assert_eq!(with(Projection { row: 32, ..projection(128) }), 2, "two batches in a row");
+        assert_eq!(with(Projection { dtype: DType::F16, ..projection(128) }), 2);
+        assert_eq!(
+            with(Projection { tensors: vec!["a", "b"], ..projection(128) }),
+            2,
+            "a weight of several already"
+        );
+        let graph = timed(64, [projection(64)]);
         assert_eq!(format!("{:?}", join_columns(&graph)), format!("{graph:?}"));
+    }
+
+    #[test]
+    fn what_is_joined_fits_a_binding_and_its_columns_are_found() {
+        // 80 MB each, of 134; then 40,000 columns each, of 65,536.
+        assert_eq!(products(1000, [20_000, 20_000, 64].map(projection)), 2);
+        assert_eq!(products(4, [40_000, 40_000, 64].map(projection)), 2);
     }
 }

@@ -381,6 +381,21 @@ mod tests {
     }
 
     #[test]
+    fn only_columns_that_are_computed_alike_and_apart_lie_side_by_side() {
+        let joins = |epilogue, stacked, w: &[usize]| {
+            MatMul { epilogue, stacked }.joins_columns(&[f32([9, 12]), f32(w.to_vec())])
+        };
+        let active = Epilogue { activation: Some(super::super::Activation::Silu), ..Epilogue::bias() };
+        assert!(joins(Epilogue::default(), false, &[12, 8]) && joins(active, false, &[12, 8]));
+        assert!(!joins(Epilogue { geglu: true, ..Epilogue::default() }, false, &[12, 8]));
+        assert!(!joins(Epilogue { residual: true, ..Epilogue::default() }, false, &[12, 8]));
+        assert!(!joins(Epilogue { batch_bias: true, ..Epilogue::default() }, false, &[12, 8]));
+        assert!(
+            !joins(Epilogue::default(), true, &[3, 12, 8]) && !joins(Epilogue::default(), false, &[3, 12, 8])
+        );
+    }
+
+    #[test]
     fn tiles_that_are_twice_as_wide_as_the_result_are_not_taken() {
         let usual = |n| {
             let types = [f32([1, 10_000, 1000]), f32([1, 1000, n])];

@@ -69,3 +69,31 @@ impl RowNorm {
         Ok(Variant { name, dispatches, scratch: Vec::new() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_hold_rows_that_fit_in_registers_on_gpus() {
+        let norm = RowNorm { looped: "looped", held: "held", parameters: 1, eps: 0.0 };
+        let webgpu = Caps::webgpu();
+        let offered = |channels: usize, software: bool| -> Vec<(&str, Option<u32>, u32)> {
+            let caps = Caps { software, ..webgpu.clone() };
+            let variants = norm.variants("norm", &TensorType::f32([100, channels]), &caps).expect("fits");
+            let of = |variant: Variant| {
+                let Dispatch { params, grid, .. } = &variant.dispatches[0];
+                (variant.name, params.get(3).copied(), grid[0])
+            };
+            variants.into_iter().map(of).collect()
+        };
+        let looped = ("looped", None, 13);
+        // Of 8 lanes with 8 quads each, which 8 rows of a workgroup have.
+        assert_eq!(offered(256, false), [looped, ("held", Some(8), 13)]);
+        assert_eq!(offered(257, false), [looped, ("held", Some(16), 25)]);
+        assert_eq!(offered(1280, false), [looped, ("held", Some(64), 100)]);
+        assert_eq!(offered(2048, false), [looped, ("held", Some(64), 100)]);
+        assert_eq!(offered(2049, false), [looped]);
+        assert_eq!(offered(4, true), [("held", Some(8), 13), looped]);
+    }
+}

@@ -265,17 +265,21 @@ fn latents_of_every_sampler_are_foretold() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     clipping(folder.path());
     let clipping = || block_on(Model::open(folder.path(), None, Precision::F32)).expect("sound");
-    for (sampler, model) in
-        [("euler_a", &built_in as &dyn Fn() -> Model), ("dpm++2m", &built_in), ("ddim", &clipping)]
-    {
+    // On the second, what bindings begin at lies as far apart as WebGPU lets it, counts of what is not finite among it.
+    for (sampler, model, webgpu_only) in [
+        ("euler_a", &built_in as &dyn Fn() -> Model, false),
+        ("euler_a", &built_in, true),
+        ("dpm++2m", &built_in, false),
+        ("ddim", &clipping, false),
+    ] {
+        let options = || GpuOptions { webgpu_only, ..GpuOptions::default() };
         let request = Request { size, steps: 4, ..request(sampler, 7) };
-        let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+        let Some(gpu) = gpu_with(options()) else { return };
         let mut pipeline = Pipeline::new(gpu, model());
         pipeline.tile(16);
         pipeline.limit(Some(1));
         let least = pipeline.budget(&request).expect("sound").peak_bytes;
-        let options = GpuOptions::default();
-        let drawn = within_with(options, model(), Some(least), Some(16), &request);
+        let drawn = within_with(options(), model(), Some(least), Some(16), &request);
         let (budget, found, _) = drawn.expect("it was there before");
         assert_eq!(budget.peak_phase, "denoiser", "{sampler}");
         // Less than one of them.

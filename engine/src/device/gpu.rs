@@ -135,7 +135,7 @@ pub struct GpuOptions {
     pub adapter: AdapterChoice,
     /// Keep wgpu's run-time checks in shaders: slower, for finding a kernel's out-of-range index.
     pub checked_shaders: bool,
-    /// Do without immediates and subgroups, as on an adapter with WebGPU's default features.
+    /// Do without immediates and subgroups, and begin bindings only where every adapter can, as with WebGPU's defaults.
     pub webgpu_only: bool,
     /// A lower limit for one storage binding than the adapter's.
     pub max_binding_bytes: Option<u64>,
@@ -148,6 +148,9 @@ pub struct GpuOptions {
 
 impl GpuOptions {
     fn limit(&self, caps: &mut Caps) {
+        if self.webgpu_only {
+            caps.binding_alignment = caps.binding_alignment.max(Caps::webgpu().binding_alignment);
+        }
         caps.max_binding_bytes = caps.max_binding_bytes.min(self.max_binding_bytes.unwrap_or(u64::MAX));
         caps.max_dispatch_flops = caps.max_dispatch_flops.min(self.max_dispatch_flops.unwrap_or(u64::MAX));
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use engine::device::{DeviceError, FaultPlan, Gpu, GpuOptions, Program};
 use engine::graph::{Graph, Rate};
-use engine::pipelines::{Model, Pipeline, Precision};
+use engine::pipelines::{Model, Pipeline, PixelSize, Precision, Request};
 use engine::plan::{Choice, build_plan};
+use engine::samplers::Method;
 use engine::validate::Cases;
 use engine::{Error, ErrorKind};
 use kernels::ops::MatMul;
@@ -146,16 +147,40 @@ fn whenever_the_device_hangs_the_picture_ends_with_an_error() {
 /// Nothing that a step leaves behind is waited for before the next one is recorded.
 #[test]
 fn a_step_is_recorded_while_the_one_before_runs() {
-    let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
-    let mut pipeline = pipeline(&gpu);
-    let mut run = block_on(pipeline.start(&tiny_request(32))).expect("it starts");
-    block_on(run.next()).expect("it runs").expect("the first step");
-    // From here on nothing finishes: of the second step nothing, and the first has not been looked at.
-    gpu.arm(FaultPlan { hang_at_submission: Some(0), patience: Some(PATIENCE), ..FaultPlan::default() });
-    block_on(run.next()).expect("it is queued").expect("the second step");
-    assert!(gpu.counts()[1] > 0);
-    let error = block_on(run.next()).expect_err("the second step has to be there now");
-    assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "{error}");
+    // Noise of the second has more bytes than wgpu's own staging is given.
+    let drawing_noise = Request {
+        size: PixelSize { width: 264, height: 264 },
+        sampler: Some(Method::from_name("euler_a").expect("a sampler of ours")),
+        ..tiny_request(264)
+    };
+    for (folder, request) in [("sd1_layout", tiny_request(32)), ("mid_attention_only", drawing_noise)] {
+        let folder = fixture("pipelines").join(folder).join("model");
+        let model = || block_on(Model::open(&folder, None, Precision::F32)).expect("fixtures are sound");
+        let Some(gpu) = gpu_with(GpuOptions::default()) else { return };
+        let mut pipeline = Pipeline::new(gpu.clone(), model());
+        let mut run = block_on(pipeline.start(&request)).expect("it starts");
+        block_on(run.next()).expect("it runs").expect("the first step");
+        // From here on nothing finishes: of the second step nothing, and the first has not been looked at.
+        let hang =
+            FaultPlan { hang_at_submission: Some(0), patience: Some(PATIENCE), ..FaultPlan::default() };
+        gpu.arm(hang);
+        block_on(run.next()).expect("it is queued").expect("the second step");
+        let [_, step] = gpu.counts();
+        assert!(step > 0);
+        let error = block_on(run.next()).expect_err("the second step has to be there now");
+        assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "{error}");
+
+        // Where the first step never finishes, the second is recorded before that is found out.
+        let gpu = gpu_with(GpuOptions::default()).expect("it was there before");
+        let mut pipeline = Pipeline::new(gpu.clone(), model());
+        let mut run = block_on(pipeline.start(&request)).expect("it starts");
+        gpu.arm(hang);
+        block_on(run.next()).expect("it is queued").expect("the first step");
+        let [_, first] = gpu.counts();
+        let error = block_on(run.next()).expect_err("the first step has to be there now");
+        assert!(matches!(error, Error::Device(DeviceError::Hung { .. })), "{error}");
+        assert_eq!(gpu.counts()[1] - first, step, "submissions of a whole step");
+    }
 }
 
 #[test]

@@ -275,6 +275,7 @@ fn latents_of_every_sampler_are_foretold() {
         let options = || GpuOptions { webgpu_only, ..GpuOptions::default() };
         let request = Request { size, steps: 4, ..request(sampler, 7) };
         let Some(gpu) = gpu_with(options()) else { return };
+        assert!(!webgpu_only || gpu.caps().binding_alignment == 256, "{:?}", gpu.caps());
         let mut pipeline = Pipeline::new(gpu, model());
         pipeline.tile(16);
         pipeline.limit(Some(1));

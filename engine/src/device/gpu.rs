@@ -514,6 +514,12 @@ impl Gpu {
         Err(wgpu::PollError::Timeout)
     }
 
+    /// Notices what is done already, and waits for nothing.
+    pub(super) fn look(&self) {
+        // What is wrong with the device is found by the waits.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.inner.device.poll(wgpu::PollType::Poll)));
+    }
+
     /// The device counts as lost from here on.
     fn give_up(&self, waited: Duration) -> DeviceError {
         let hung = self.inner.loss.get_or_init(|| DeviceError::Hung { waited }).clone();
@@ -534,8 +540,9 @@ impl Gpu {
             if are_many || queue.len() > MAX_SMALL_IN_FLIGHT { queue.pop_front() } else { None }
         };
         while let Some(InFlight { submission, work, submitted }) = next() {
+            let looked = Instant::now();
             self.wait(submission).await?;
-            self.pace().note(work, submitted, Instant::now());
+            self.pace().note(work, submitted, looked, Instant::now());
         }
         Ok(())
     }

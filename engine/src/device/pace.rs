@@ -24,12 +24,13 @@ const SHORTEST: f64 = 1e-4;
 pub(super) struct Pace {
     software: bool,
     work: u64,
-    done: Option<Instant>,
+    /// No later than when the device was done with what was noted last.
+    free: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(software: bool) -> Self {
-        Pace { software, work: if software { SOFTWARE_WORK } else { FIRST_WORK }, done: None }
+        Pace { software, work: if software { SOFTWARE_WORK } else { FIRST_WORK }, free: None }
     }
 
     /// Work that a submission may hold.
@@ -37,10 +38,19 @@ impl Pace {
         self.work
     }
 
-    /// Notes that a submission of `work` was done at `done`. It began when it was submitted, or when the one before was done.
-    pub(super) fn note(&mut self, work: u64, submitted: Instant, done: Instant) {
-        let begun = self.done.map_or(submitted, |earlier| earlier.max(submitted));
-        self.done = Some(done);
+    /// Whether anything was noted.
+    #[cfg(test)]
+    pub(super) fn is_told(&self) -> bool {
+        self.free.is_some()
+    }
+
+    /// Notes that a submission of `work`, which somebody looked at, was done at `done`. It began when it was submitted, or when the
+    /// one before was done.
+    pub(super) fn note(&mut self, work: u64, submitted: Instant, looked: Instant, done: Instant) {
+        let begun = self.free.map_or(submitted, |earlier| earlier.max(submitted));
+        // Of what had not to be waited for, nobody knows when it was done: it took less, and the next may have begun earlier.
+        let is_seen = done.saturating_duration_since(looked).as_secs_f64() >= SHORTEST;
+        self.free = Some(if is_seen { done } else { begun });
         let seconds = done.saturating_duration_since(begun).as_secs_f64();
         // Little work tells nothing of speed.
         if self.software || work < self.work / 4 {
@@ -48,7 +58,10 @@ impl Pace {
         }
         let fitting = (work as f64 / seconds.max(SHORTEST) * SUBMISSION.as_secs_f64()) as u64;
         // By half the way: one submission may have waited for another program.
-        self.work = (self.work / 2 + fitting / 2).clamp(LEAST_WORK, MOST_WORK);
+        let next = (self.work / 2 + fitting / 2).clamp(LEAST_WORK, MOST_WORK);
+        if is_seen || next > self.work {
+            self.work = next;
+        }
     }
 }
 
@@ -61,7 +74,7 @@ mod tests {
         for _ in 0..submissions {
             let submitted = now;
             now += Duration::from_secs_f64(pace.work() as f64 / work_per_second);
-            pace.note(pace.work(), submitted, now);
+            pace.note(pace.work(), submitted, submitted, now);
         }
         pace.work()
     }
@@ -80,6 +93,31 @@ mod tests {
         assert_eq!(after(&mut pace, 1e18, 80), MOST_WORK);
     }
 
+    /// A host that looks once everything has long been done, several submissions at a time.
+    #[test]
+    fn what_was_done_before_anyone_looked_does_not_pass_for_fast() {
+        let mut pace = Pace::new(false);
+        let steady = after(&mut pace, 0.5e12, 40);
+        // After what `after` has seen.
+        let mut now = Instant::now() + Duration::from_secs(60);
+        for _ in 0..20 {
+            let submitted = now;
+            now += Duration::from_secs(1);
+            for _ in 0..3 {
+                pace.note(pace.work(), submitted, now, now);
+            }
+        }
+        assert_eq!(pace.work(), steady, "nor for slow");
+        // A device that is done at once: what is known is that it takes no longer than the host.
+        let mut pace = Pace::new(false);
+        for _ in 0..40 {
+            let submitted = now;
+            now += Duration::from_millis(1);
+            pace.note(pace.work(), submitted, now, now);
+        }
+        assert_eq!(pace.work(), MOST_WORK);
+    }
+
     #[test]
     fn submissions_are_no_longer_than_dispatches_may_be() {
         assert!(Pace::new(true).work() <= kernels::Caps::SOFTWARE_DISPATCH_FLOPS);
@@ -90,16 +128,16 @@ mod tests {
     fn waiting_small_work_and_software_say_nothing_of_speed() {
         let start = Instant::now();
         let mut pace = Pace::new(false);
-        pace.note(1, start, start + Duration::from_secs(1));
-        pace.note(FIRST_WORK / 4 - 1, start, start + Duration::from_secs(1));
+        pace.note(1, start, start, start + Duration::from_secs(1));
+        pace.note(FIRST_WORK / 4 - 1, start, start, start + Duration::from_secs(1));
         assert_eq!(pace.work(), FIRST_WORK);
         // Submitted beside the first, done 50 ms after it: it took 50 ms.
-        pace.note(FIRST_WORK * 3, start, start + Duration::from_millis(1050));
+        pace.note(FIRST_WORK * 3, start, start, start + Duration::from_millis(1050));
         assert_eq!(pace.work(), 2 * FIRST_WORK);
-        pace.note(2 * FIRST_WORK / 4, start, start + Duration::from_millis(1100));
+        pace.note(2 * FIRST_WORK / 4, start, start, start + Duration::from_millis(1100));
         assert_eq!(pace.work(), FIRST_WORK / 4 + FIRST_WORK, "a quarter tells");
         let mut software = Pace::new(true);
-        software.note(SOFTWARE_WORK, start, start + Duration::from_secs(9));
+        software.note(SOFTWARE_WORK, start, start, start + Duration::from_secs(9));
         assert_eq!(software.work(), SOFTWARE_WORK);
     }
 }

@@ -21,29 +21,36 @@ const SMALL: usize = 64 << 10;
 
 /// The staging ring.
 pub(super) struct Staging {
-    /// Buffers that nobody fills, the one that has waited longest first.
-    free: VecDeque<Arc<Allocation>>,
+    /// Those that nobody fills, the one that has waited longest first.
+    free: VecDeque<Staged>,
+}
+
+/// A buffer of the ring, and the copy out of it that may still run.
+struct Staged {
+    buffer: Arc<Allocation>,
+    copy: Option<Submission>,
 }
 
 impl Staging {
     pub(super) fn new(gpu: &Gpu) -> Result<Self, DeviceError> {
-        let buffers: Result<_, _> = (0..RING).map(|_| Staging::create(gpu)).collect();
-        Ok(Staging { free: buffers? })
+        let free: Result<_, _> = (0..RING).map(|_| Staging::create(gpu)).collect();
+        Ok(Staging { free: free? })
     }
 
-    fn create(gpu: &Gpu) -> Result<Arc<Allocation>, DeviceError> {
+    fn create(gpu: &Gpu) -> Result<Staged, DeviceError> {
         let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
-        gpu.create_buffer("staging", RING_BYTES as u64, usage)
+        let buffer = gpu.create_buffer("staging", RING_BYTES as u64, usage)?;
+        Ok(Staged { buffer, copy: None })
     }
 
     /// A buffer for one upload alone: while it is mapped nobody else may map it.
-    fn take(&mut self, gpu: &Gpu) -> Result<Arc<Allocation>, DeviceError> {
+    fn take(&mut self, gpu: &Gpu) -> Result<Staged, DeviceError> {
         self.free.pop_front().map_or_else(|| Staging::create(gpu), Ok)
     }
 
-    fn give_back(&mut self, buffer: Arc<Allocation>) {
+    fn give_back(&mut self, staged: Staged) {
         if self.free.len() < RING {
-            self.free.push_back(buffer);
+            self.free.push_back(staged);
         }
     }
 }
@@ -70,8 +77,12 @@ impl Gpu {
         }
         let mut at = offset;
         for chunk in bytes.chunks(RING_BYTES) {
-            let staging = self.with_staging(|ring| ring.take(self))?;
-            self.map(&staging.buffer, wgpu::MapMode::Write).await?;
+            let Staged { buffer: staging, copy } = self.with_staging(|ring| ring.take(self))?;
+            // For its own copy alone: what was queued later may run on.
+            if let Some(copy) = copy {
+                self.wait(copy).await?;
+            }
+            self.finish_mapping(Mapping::begin(&staging.buffer, wgpu::MapMode::Write)).await?;
             let size = chunk.len() as u64;
             let mapped = staging.buffer.slice(..size).get_mapped_range_mut();
             let mut mapped = mapped.map_err(|e| DeviceError::Refused { message: e.to_string() })?;
@@ -81,9 +92,9 @@ impl Gpu {
             let mut encoder =
                 self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
-            self.submit(encoder.finish());
+            let copy = Some(self.submit(encoder.finish()));
             self.with_staging(|ring| {
-                ring.give_back(staging);
+                ring.give_back(Staged { buffer: staging, copy });
                 Ok(())
             })?;
             at += size;
@@ -167,12 +178,9 @@ impl Gpu {
         Ok(HostTensor::from_bytes(from.ty().clone(), &self.read_bytes(from).await?).0)
     }
 
-    /// Maps a whole buffer, once the work that uses it has run.
-    async fn map(&self, buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Result<(), DeviceError> {
-        self.finish_mapping(Mapping::begin(buffer, mode)).await
-    }
-
+    /// Waits until a buffer is mapped whose work has run.
     async fn finish_mapping(&self, mapping: Mapping) -> Result<(), DeviceError> {
+        self.look();
         while !mapping.done.load(Ordering::Acquire) {
             let submission = self.submit_nothing();
             self.wait(submission).await?;
@@ -193,7 +201,7 @@ pub(crate) struct Readback {
     mapping: Mapping,
 }
 
-/// A buffer that is being mapped: done by a wait for the work that uses it, or by a later one.
+/// A buffer that is being mapped: noticed as soon as the device is looked at after the work that uses it.
 struct Mapping {
     done: Arc<AtomicBool>,
     failed: Arc<AtomicBool>,
@@ -208,5 +216,52 @@ impl Mapping {
             set_done.store(true, Ordering::Release);
         });
         Mapping { done, failed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kernels::TensorType;
+
+    use super::*;
+    use crate::device::{AdapterChoice, FaultPlan};
+
+    #[test]
+    fn nothing_waits_for_what_was_queued_later() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let patience = Some(Duration::from_millis(50));
+        let ty = TensorType::f32([SMALL]);
+        let x = HostTensor::from_fn(ty.clone(), |i| i as f64);
+        let tensor = pollster::block_on(gpu.upload_new("x", &x)).expect("room");
+        let read = || gpu.begin_read(&tensor, 0, ty.bytes()).expect("room");
+        let early = read();
+        // From here on nothing is known to be done.
+        gpu.arm(FaultPlan { hang_at_submission: Some(0), patience, ..FaultPlan::default() });
+        let late = read();
+        assert_eq!(pollster::block_on(gpu.finish_read(early)).expect("it was done before"), x.to_bytes());
+        for _ in 0..RING {
+            pollster::block_on(gpu.upload(&tensor, &x)).expect("nothing uses these buffers");
+        }
+        let hung = |result: Result<(), DeviceError>| matches!(result, Err(DeviceError::Hung { .. }));
+        assert!(hung(pollster::block_on(gpu.upload(&tensor, &x))), "the first of them is still copied from");
+        assert!(hung(pollster::block_on(gpu.finish_read(late)).map(drop)));
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_be_mapped_is_a_loss() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let mapping = |failed| Mapping {
+            done: Arc::new(AtomicBool::new(true)),
+            failed: Arc::new(AtomicBool::new(failed)),
+        };
+        assert!(pollster::block_on(gpu.finish_mapping(mapping(false))).is_ok());
+        let error = pollster::block_on(gpu.finish_mapping(mapping(true))).expect_err("it failed");
+        assert!(matches!(error, DeviceError::Lost { .. }), "{error}");
     }
 }

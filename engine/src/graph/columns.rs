@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kernels::ops::Reshape;
 use kernels::{Op, STRIP, TensorType};
 
-use super::stack::{MOST_BYTES, is_read_beside, operands, stack_name};
+use super::stack::{MOST_BYTES, is_param, is_read_beside, operands, stack_name};
 use super::{Graph, Param, Source, Value, ValueId};
 
 /// Operations whose results lie side by side in the columns of one, in order.
@@ -106,7 +106,7 @@ fn joins(graph: &Graph) -> Vec<Join> {
             _ => None,
         });
         let Some(own) = own.collect::<Option<Vec<String>>>() else { continue };
-        if !op.joins_columns(&types) {
+        if is_param(graph, inputs[0]) || !op.joins_columns(&types) {
             continue;
         }
         let bytes =
@@ -203,6 +203,12 @@ mod tests {
     fn timed(inputs: usize, projections: impl IntoIterator<Item = Projection>) -> Graph {
         let mut graph = Graph::new();
         let time = graph.input("time", TensorType::f32([2, inputs]), Rate::Step);
+        project(graph, time, projections)
+    }
+
+    /// [`timed`] by a value of `graph`.
+    fn project(mut graph: Graph, time: ValueId, projections: impl IntoIterator<Item = Projection>) -> Graph {
+        let inputs = graph.ty(time).channels();
         for (i, Projection { width, dtype, tensors, row, is_output }) in projections.into_iter().enumerate() {
             let batches = 2 * width / row;
             let tensors = tensors.iter().map(|name| format!("{i}.{name}")).collect();
@@ -274,9 +280,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_joined_is_not_stacked_as_well() {
+        // Two joins of 60,032 columns.
+        let fused = crate::graph::fuse(&timed(4, [30_016; 4].map(projection)));
+        let products = named(&fused, "matmul");
+        assert_eq!(
+            products.iter().map(|value| value.ty.shape.to_vec()).collect::<Vec<_>>(),
+            [[2, 60_032]; 2]
+        );
+        for (id, param) in fused.params() {
+            let bytes: u64 = param.parts(fused.ty(id)).iter().map(TensorType::bytes).sum();
+            assert_eq!(bytes, fused.ty(id).bytes(), "{param:?}");
+        }
+    }
+
+    #[test]
+    fn weights_that_are_multiplied_with_each_other_stay_as_they_are() {
+        let weight = |graph: &mut Graph, name: &str| {
+            graph.param(Param::one(name.to_owned(), Packing::Linear), TensorType::f32([2, 64]))
+        };
+        let mut graph = Graph::new();
+        let a = weight(&mut graph, "a");
+        let mut graph = project(graph, a, [64, 128].map(projection));
+        // And those whose results are read one by one.
+        for name in ["b", "c"] {
+            let w = graph.param(Param::one(name.to_owned(), Packing::Linear), TensorType::f32([64, 64]));
+            let y = graph.apply(format!("a{name}"), MatMul::default(), &[a, w]).expect("operands fit");
+            graph.output(y);
+        }
+        assert_eq!(named(&crate::graph::fuse(&graph), "matmul").len(), 4);
+    }
+
+    #[test]
     fn what_is_joined_fits_a_binding_and_its_columns_are_found() {
         // 80 MB each, of 134; then 40,000 columns each, of 65,536.
         assert_eq!(products(1000, [20_000, 20_000, 64].map(projection)), 2);
-        assert_eq!(products(4, [40_000, 40_000, 64].map(projection)), 2);
+        assert_eq!(products(4, [40_000, 40_000, 40_000].map(projection)), 3);
     }
 }

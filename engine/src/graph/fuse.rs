@@ -84,3 +84,34 @@ fn rebuild(graph: &Graph, nodes: &[Option<Node>]) -> Graph {
     }
     new
 }
+
+#[cfg(test)]
+mod tests {
+    use kernels::ops::{Activate, Activation, MatMul, Scale};
+
+    use super::*;
+    use crate::graph::{Packing, Param, Rate};
+
+    #[test]
+    fn what_two_operations_read_is_absorbed_by_none() {
+        let ops = |readers: &[&dyn Fn() -> Arc<dyn Op>]| -> Vec<&'static str> {
+            let mut graph = Graph::new();
+            let x = graph.input("x", TensorType::f32([8, 64]), Rate::Step);
+            let w = graph.param(Param::one("w".to_owned(), Packing::Linear), TensorType::f32([64, 64]));
+            let y = graph.apply("y", MatMul::default(), &[x, w]).expect("operands fit");
+            for (i, reader) in readers.iter().enumerate() {
+                let result = graph.apply_arc(format!("{i}"), reader(), &[y]).expect("operands fit");
+                graph.output(result);
+            }
+            let name = |value: &Value| match &value.source {
+                Source::Node { op, .. } => Some(op.name()),
+                _ => None,
+            };
+            fuse(&graph).values().filter_map(|(_, value)| name(value)).collect()
+        };
+        let silu: &dyn Fn() -> Arc<dyn Op> = &|| Arc::new(Activate(Activation::Silu));
+        let scale: &dyn Fn() -> Arc<dyn Op> = &|| Arc::new(Scale { factor: 2.0 });
+        assert_eq!(ops(&[silu]), ["matmul"]);
+        assert_eq!(ops(&[silu, scale]), ["matmul", "activate", "scale"]);
+    }
+}

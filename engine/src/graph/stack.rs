@@ -69,6 +69,12 @@ pub(super) fn is_read_beside(graph: &Graph, is_member: impl Fn(ValueId) -> bool)
     is_read
 }
 
+/// Whether a value is a weight. One that several operations have as their first operand is not there yet where the first of them
+/// stands.
+pub(super) fn is_param(graph: &Graph, id: ValueId) -> bool {
+    matches!(graph.value(id).source, Source::Param(_))
+}
+
 /// Operands of an operation; none of what is no operation.
 pub(super) fn operands(graph: &Graph, id: ValueId) -> &[ValueId] {
     match &graph.value(id).source {
@@ -83,11 +89,13 @@ fn stacks(graph: &Graph) -> Vec<Stack> {
         let Source::Node { op, inputs } = &value.source else { continue };
         let types: Vec<TensorType> = inputs.iter().map(|id| graph.ty(*id).clone()).collect();
         let own = inputs.iter().skip(1).map(|id| match &graph.value(*id).source {
-            Source::Param(param) => Some(format!("{:?} {}", param.packing, graph.ty(*id))),
+            Source::Param(param) if param.tensors.len() == 1 => {
+                Some(format!("{:?} {}", param.packing, graph.ty(*id)))
+            }
             _ => None,
         });
         let Some(own) = own.collect::<Option<Vec<String>>>() else { continue };
-        if !value.ty.bytes().is_multiple_of(ALIGNMENT) {
+        if is_param(graph, inputs[0]) || !value.ty.bytes().is_multiple_of(ALIGNMENT) {
             continue;
         }
         let Some(stacked) = op.stacked(&types) else { continue };

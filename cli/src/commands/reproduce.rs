@@ -105,13 +105,16 @@ fn given_words(args: &ReproduceArgs, parsed: &Parameters) -> Result<Vec<String>,
         ("--vae", &args.vae, parsed.field("VAE")),
         ("--refiner", &args.refiner, parsed.field("Refiner")),
         ("--latents", &args.latents, parsed.field("Latents")),
-        ("--init-img", &args.init_img, parsed.field("Denoising strength").map(|_| "its initial picture")),
+        ("--init-img", &args.init_img, parsed.field("Denoising strength").map(|_| "initial picture")),
     ];
     let mut words = vec!["--adapter".to_owned(), args.adapter.clone()];
     for (flag, given, name) in needed {
         match (given, name) {
             (Some(path), _) => words.extend([flag.to_owned(), text(path)]),
-            (None, Some(name)) => return Err(Failure::usage(flag, format!("a path: '{name}'"), "none")),
+            (None, Some(name)) => {
+                let path = format!("the path of '{name}', which is all that the picture says of it");
+                return Err(Failure::usage(flag, path, "none"));
+            }
             (None, None) => {}
         }
     }

@@ -15,6 +15,8 @@ pub struct FaultPlan {
     pub skip_submission: Option<u64>,
     /// The submission, counted from 0, from which on nothing seems to finish.
     pub hang_at_submission: Option<u64>,
+    /// How much later than the device every wait ends.
+    pub late: Option<Duration>,
     /// How long a device may finish nothing before it counts as hung, if not as long as usual.
     pub patience: Option<Duration>,
 }
@@ -78,6 +80,10 @@ impl Faults {
 
     fn hangs(&self, number: Option<u64>) -> bool {
         self.plan().hang_at_submission.is_some_and(|first| number.is_some_and(|number| number >= first))
+    }
+
+    pub(super) fn late(&self) -> Option<Duration> {
+        self.plan().late
     }
 
     pub(super) fn patience(&self) -> Option<Duration> {

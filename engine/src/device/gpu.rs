@@ -508,6 +508,7 @@ impl Gpu {
             wgpu::PollType::Wait { submission_index: Some(submission.index.clone()), timeout: Some(timeout) };
         let polled = self.inner.device.poll(poll);
         if !submission.hangs {
+            self.inner.faults.late().into_iter().for_each(std::thread::sleep);
             return polled;
         }
         std::thread::sleep(timeout);

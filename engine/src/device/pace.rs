@@ -17,6 +17,9 @@ const LEAST_WORK: u64 = 1_000_000_000;
 /// The most, whatever the GPU: more would not be faster.
 const MOST_WORK: u64 = 5_000_000_000_000;
 
+/// How many times the work of one submission the next may be thought to fit.
+const MOST_GROWTH: u64 = 2;
+
 /// Seconds below which a clock of the host tells nothing.
 const SHORTEST: f64 = 1e-4;
 
@@ -24,8 +27,8 @@ const SHORTEST: f64 = 1e-4;
 pub(super) struct Pace {
     software: bool,
     work: u64,
-    /// No later than when the device was done with what was noted last.
-    free: Option<Instant>,
+    /// No later than when the device was done with what was noted last, and whether somebody saw that.
+    free: Option<(Instant, bool)>,
 }
 
 impl Pace {
@@ -47,16 +50,21 @@ impl Pace {
     /// Notes that a submission of `work`, which somebody looked at, was done at `done`. It began when it was submitted, or when the
     /// one before was done.
     pub(super) fn note(&mut self, work: u64, submitted: Instant, looked: Instant, done: Instant) {
-        let begun = self.free.map_or(submitted, |earlier| earlier.max(submitted));
+        let (free, is_exact) = self.free.unwrap_or((submitted, true));
+        let begun = free.max(submitted);
+        // Another thread was faster to tell of a later one.
+        let Some(took) = done.checked_duration_since(begun).filter(|took| !took.is_zero()) else { return };
         // Of what had not to be waited for, nobody knows when it was done: it took less, and the next may have begun earlier.
         let is_seen = done.saturating_duration_since(looked).as_secs_f64() >= SHORTEST;
-        self.free = Some(if is_seen { done } else { begun });
-        let seconds = done.saturating_duration_since(begun).as_secs_f64();
-        // Little work tells nothing of speed.
-        if self.software || work < self.work / 4 {
+        self.free = Some((if is_seen { done } else { begun }, is_seen));
+        // Little work tells nothing of speed, unless it took long.
+        let is_long = is_seen && is_exact && took > SUBMISSION;
+        if self.software || (work < self.work / 4 && !is_long) {
             return;
         }
-        let fitting = (work as f64 / seconds.max(SHORTEST) * SUBMISSION.as_secs_f64()) as u64;
+        let fitting = (work as f64 / took.as_secs_f64().max(SHORTEST) * SUBMISSION.as_secs_f64()) as u64;
+        // A host that wakes late takes the next submission for a short one.
+        let fitting = fitting.min(MOST_GROWTH * self.work);
         // By half the way: one submission may have waited for another program.
         let next = (self.work / 2 + fitting / 2).clamp(LEAST_WORK, MOST_WORK);
         if is_seen || next > self.work {
@@ -70,7 +78,7 @@ mod tests {
     use super::*;
 
     fn after(pace: &mut Pace, work_per_second: f64, submissions: usize) -> u64 {
-        let mut now = Instant::now();
+        let mut now = pace.free.map_or_else(Instant::now, |(free, _)| free);
         for _ in 0..submissions {
             let submitted = now;
             now += Duration::from_secs_f64(pace.work() as f64 / work_per_second);
@@ -108,6 +116,15 @@ mod tests {
             }
         }
         assert_eq!(pace.work(), steady, "nor for slow");
+        // Nor is a wait of microseconds one in which it was seen.
+        for _ in 0..20 {
+            let submitted = now;
+            now += Duration::from_secs(1);
+            for _ in 0..3 {
+                pace.note(pace.work(), submitted, now, now + Duration::from_micros(20));
+            }
+        }
+        assert_eq!(pace.work(), steady, "nor for slow");
         // A device that is done at once: what is known is that it takes no longer than the host.
         let mut pace = Pace::new(false);
         for _ in 0..40 {
@@ -119,6 +136,40 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_wakes_late_is_not_taken_at_its_word() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(false);
+        // Done at 50 ms, and known at 99; the next, of 50 ms too, at 100.
+        pace.note(FIRST_WORK, start, start, at(99));
+        let slower = pace.work();
+        pace.note(FIRST_WORK, start, at(99), at(100));
+        assert!(pace.work() <= slower * 3 / 2, "{} after {slower}", pace.work());
+        // What takes longer than it should makes all smaller, as little as it is.
+        let mut pace = Pace::new(false);
+        assert_eq!(after(&mut pace, 1e18, 80), MOST_WORK);
+        let (mut now, little) = (start + Duration::from_secs(60), MOST_WORK / 50);
+        for _ in 0..40 {
+            let submitted = now;
+            now += Duration::from_millis(100);
+            pace.note(little, submitted, submitted, now);
+        }
+        assert!(pace.work() <= little / 2 + little / 100, "{}", pace.work());
+    }
+
+    #[test]
+    fn what_is_told_out_of_order_says_nothing() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(false);
+        pace.note(FIRST_WORK, start, start, at(100));
+        let work = pace.work();
+        pace.note(FIRST_WORK, start, start, at(50));
+        pace.note(FIRST_WORK, start, start, at(100));
+        assert_eq!(pace.work(), work);
+    }
+
+    #[test]
     fn submissions_are_no_longer_than_dispatches_may_be() {
         assert!(Pace::new(true).work() <= kernels::Caps::SOFTWARE_DISPATCH_FLOPS);
         assert!(Pace::new(false).work() <= kernels::Caps::GPU_DISPATCH_FLOPS);
@@ -127,15 +178,16 @@ mod tests {
     #[test]
     fn waiting_small_work_and_software_say_nothing_of_speed() {
         let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
         let mut pace = Pace::new(false);
-        pace.note(1, start, start, start + Duration::from_secs(1));
-        pace.note(FIRST_WORK / 4 - 1, start, start, start + Duration::from_secs(1));
+        pace.note(1, start, start, at(20));
+        pace.note(FIRST_WORK / 4 - 1, start, start, at(50));
         assert_eq!(pace.work(), FIRST_WORK);
-        // Submitted beside the first, done 50 ms after it: it took 50 ms.
-        pace.note(FIRST_WORK * 3, start, start, start + Duration::from_millis(1050));
-        assert_eq!(pace.work(), 2 * FIRST_WORK);
-        pace.note(2 * FIRST_WORK / 4, start, start, start + Duration::from_millis(1100));
-        assert_eq!(pace.work(), FIRST_WORK / 4 + FIRST_WORK, "a quarter tells");
+        // Submitted beside the first, done 50 ms after it: it took 50 ms. Of what is thought to fit twice as much is believed.
+        pace.note(FIRST_WORK * 3, start, start, at(100));
+        assert_eq!(pace.work(), FIRST_WORK / 2 * 3);
+        pace.note(FIRST_WORK / 2, start, start, at(150));
+        assert_eq!(pace.work(), FIRST_WORK / 4 * 3 + FIRST_WORK / 4, "a quarter tells");
         let mut software = Pace::new(true);
         software.note(SOFTWARE_WORK, start, start, start + Duration::from_secs(9));
         assert_eq!(software.work(), SOFTWARE_WORK);

@@ -331,12 +331,14 @@ fn batches(launches: &[usize], work: impl Fn(&usize) -> u64, limit: u64) -> Vec<
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use kernels::ops::{Epilogue, MatMul};
     use kernels::{DType, TensorType};
 
     use super::*;
     use crate::device::pace::Pace;
-    use crate::device::{AdapterChoice, Clock};
+    use crate::device::{AdapterChoice, Clock, FaultPlan};
     use crate::graph::Graph;
     use crate::plan::{Choice, build_plan};
 
@@ -377,6 +379,20 @@ mod tests {
             (0..10).for_each(|_| once());
             assert!(gpu.pace().is_told(), "{run}");
         }
+    }
+
+    #[test]
+    fn what_has_to_be_waited_for_long_makes_submissions_smaller() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        *gpu.pace() = Pace::new(false);
+        let full = gpu.work_per_submission();
+        gpu.arm(FaultPlan { late: Some(Duration::from_millis(300)), ..FaultPlan::default() });
+        for _ in 0..3 {
+            pollster::block_on(gpu.throttle(gpu.submit_nothing(), full)).expect("nothing fails");
+        }
+        assert!(gpu.work_per_submission() < full, "{} of {full}", gpu.work_per_submission());
     }
 
     #[test]

@@ -69,8 +69,7 @@ pub(super) fn is_read_beside(graph: &Graph, is_member: impl Fn(ValueId) -> bool)
     is_read
 }
 
-/// Whether a value is a weight. One that several operations have as their first operand is not there yet where the first of them
-/// stands.
+/// Whether a value is a weight: one that nothing but members reads does not stay by itself, and cannot be their first operand.
 pub(super) fn is_param(graph: &Graph, id: ValueId) -> bool {
     matches!(graph.value(id).source, Source::Param(_))
 }

@@ -199,8 +199,7 @@ fn the_operand_of_what_is_not_finite_is_told_where_it_is_a_part_of_a_tensor() {
     assert_eq!(traced[0].output, Range { min: 50.0, max: 50.0, non_finite: 1, count: 64 });
 }
 
-/// A step's latent is what is counted: that stands for a count at every block only as long as nothing that a block gives is lost on
-/// the way there. An infinite weight at the end of each of a denoiser's tensors; every sixteenth of them, all with `SPOILED=all`.
+/// An infinite weight at the end of each of a denoiser's tensors; every sixteenth of them, all with `SPOILED=all`.
 /// Queries and keys are not among them: attention takes a score of minus infinity for a masked one, and whether others are
 /// beside it depends on the picture.
 #[test]

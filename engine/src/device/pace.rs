@@ -27,8 +27,8 @@ const SHORTEST: f64 = 1e-4;
 pub(super) struct Pace {
     software: bool,
     work: u64,
-    /// No later than when the device was done with what was noted last, and whether somebody saw that.
-    free: Option<(Instant, bool)>,
+    /// No later than when the device was done with what was noted last.
+    free: Option<Instant>,
 }
 
 impl Pace {
@@ -50,15 +50,14 @@ impl Pace {
     /// Notes that a submission of `work`, which somebody looked at, was done at `done`. It began when it was submitted, or when the
     /// one before was done.
     pub(super) fn note(&mut self, work: u64, submitted: Instant, looked: Instant, done: Instant) {
-        let (free, is_exact) = self.free.unwrap_or((submitted, true));
-        let begun = free.max(submitted);
+        let begun = self.free.map_or(submitted, |free| free.max(submitted));
         // Another thread was faster to tell of a later one.
         let Some(took) = done.checked_duration_since(begun).filter(|took| !took.is_zero()) else { return };
         // Of what had not to be waited for, nobody knows when it was done: it took less, and the next may have begun earlier.
         let is_seen = done.saturating_duration_since(looked).as_secs_f64() >= SHORTEST;
-        self.free = Some((if is_seen { done } else { begun }, is_seen));
-        // Little work tells nothing of speed, unless it took long.
-        let is_long = is_seen && is_exact && took > SUBMISSION;
+        self.free = Some(if is_seen { done } else { begun });
+        // Little work tells nothing of speed, unless it was waited for longer than a submission should take.
+        let is_long = done.saturating_duration_since(begun.max(looked)) > SUBMISSION;
         if self.software || (work < self.work / 4 && !is_long) {
             return;
         }
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     fn after(pace: &mut Pace, work_per_second: f64, submissions: usize) -> u64 {
-        let mut now = pace.free.map_or_else(Instant::now, |(free, _)| free);
+        let mut now = pace.free.unwrap_or_else(Instant::now);
         for _ in 0..submissions {
             let submitted = now;
             now += Duration::from_secs_f64(pace.work() as f64 / work_per_second);
@@ -155,6 +154,20 @@ mod tests {
             pace.note(little, submitted, submitted, now);
         }
         assert!(pace.work() <= little / 2 + little / 100, "{}", pace.work());
+    }
+
+    /// However little it is, and also behind something tiny whose end nobody saw.
+    #[test]
+    fn what_is_waited_for_too_long_makes_submissions_smaller() {
+        for (wait, is_smaller) in [(45, false), (60, true)] {
+            let mut pace = Pace::new(false);
+            assert_eq!(after(&mut pace, 1e18, 80), MOST_WORK);
+            let submitted = Instant::now() + Duration::from_secs(60);
+            let looked = submitted + Duration::from_millis(1);
+            pace.note(1, submitted, looked, looked);
+            pace.note(MOST_WORK / 50, submitted, looked, looked + Duration::from_millis(wait));
+            assert_eq!(pace.work() < MOST_WORK, is_smaller, "{wait} ms");
+        }
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl<'p> Run<'p> {
         self.stage.trajectory.schedule
     }
 
-    /// Queues the next step; `None` after the last.
+    /// Queues the next step; `None` after the last. An error ends the run: what it holds may be of another step then.
     ///
     /// # Errors
     /// Those of the device, and of the refiner's files.

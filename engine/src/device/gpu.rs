@@ -1,6 +1,5 @@
 //! An open device: memory, submission and waiting, with every failure as a value.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,6 +10,7 @@ use kernels::{Caps, TensorType};
 use super::adapter::{self, AdapterChoice};
 use super::error::DeviceError;
 use super::faults::{Fate, FaultPlan, Faults};
+use super::in_flight::InFlight;
 use super::pace::Pace;
 use super::pipelines::Pipelines;
 use super::probe::probe;
@@ -22,9 +22,6 @@ use crate::tuning::Choices;
 
 /// Waits in which wgpu may panic before the device counts as lost.
 const MAX_PANICS: usize = 3;
-/// Full submissions that may be unfinished at once; of smaller ones as many as have their work, up to the second number.
-const MAX_IN_FLIGHT: usize = 2;
-const MAX_SMALL_IN_FLIGHT: usize = 8;
 /// Bytes of a `Params` block in a uniform buffer, and the distance between two of them.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
@@ -47,9 +44,7 @@ struct Inner {
     checks_shaders: bool,
     pipelines: Pipelines,
     staging: Mutex<Option<Staging>>,
-    /// Submissions that may still run, oldest first.
-    in_flight: Mutex<VecDeque<InFlight>>,
-    pace: Mutex<Pace>,
+    in_flight: Mutex<InFlight<Submission>>,
     /// That the device is lost, or hangs.
     loss: Arc<OnceLock<DeviceError>>,
     /// Waits that have ended well.
@@ -71,15 +66,11 @@ struct Inner {
 #[derive(Clone)]
 pub(super) struct Submission {
     index: wgpu::SubmissionIndex,
+    submitted: Instant,
+    /// How many were ever in flight before: done once it is.
+    follows: u64,
     /// On purpose: [`FaultPlan::hang_at_submission`].
     hangs: bool,
-}
-
-/// A submission that may still run.
-struct InFlight {
-    submission: Submission,
-    work: u64,
-    submitted: Instant,
 }
 
 /// A tensor in a buffer on the device. Clones share the buffer.
@@ -308,7 +299,7 @@ impl Gpu {
                 }],
             })
         });
-        let pace = Pace::new(caps.software);
+        let in_flight = InFlight::new(Pace::new(caps.software));
         Gpu {
             choices: Arc::default(),
             inner: Arc::new(Inner {
@@ -322,8 +313,7 @@ impl Gpu {
                 checks_shaders: options.checked_shaders,
                 pipelines: Pipelines::default(),
                 staging: Mutex::new(None),
-                in_flight: Mutex::default(),
-                pace: Mutex::new(pace),
+                in_flight: Mutex::new(in_flight),
                 loss,
                 finished: AtomicU64::new(0),
                 refusal,
@@ -483,6 +473,7 @@ impl Gpu {
             match polled {
                 Ok(Ok(_)) => {
                     self.inner.finished.fetch_add(1, Ordering::Relaxed);
+                    self.unfinished().settle(submission.follows, Instant::now());
                     return Ok(());
                 }
                 Ok(Err(wgpu::PollError::Timeout)) => {
@@ -529,26 +520,20 @@ impl Gpu {
         hung
     }
 
-    /// Notes a submission of `work`, and waits until no more than [`MAX_IN_FLIGHT`] full ones are unfinished: the host must not run
-    /// ahead of an interrupt, nor of memory, and a small one at the end of a step is no reason to wait for that step.
+    /// Notes a submission of `work`, and waits until no more are unfinished than may be: the host must not run ahead of an
+    /// interrupt, nor of memory, and a small one at the end of a step is no reason to wait for that step.
     pub(super) async fn throttle(&self, submission: Submission, work: u64) -> Result<(), DeviceError> {
-        self.unfinished().push_back(InFlight { submission, work, submitted: Instant::now() });
-        let most = MAX_IN_FLIGHT as u64 * self.work_per_submission();
-        let next = || {
-            let mut queue = self.unfinished();
-            let work: u64 = queue.iter().map(|submission| submission.work).sum();
-            let are_many = queue.len() > MAX_IN_FLIGHT && work > most;
-            if are_many || queue.len() > MAX_SMALL_IN_FLIGHT { queue.pop_front() } else { None }
-        };
-        while let Some(InFlight { submission, work, submitted }) = next() {
-            let looked = Instant::now();
+        let submitted = submission.submitted;
+        self.unfinished().add(submission, work, submitted);
+        let next = || self.unfinished().excess();
+        while let Some((submission, count)) = next() {
             self.wait(submission).await?;
-            self.pace().note(work, submitted, looked, Instant::now());
+            self.unfinished().settle(count, Instant::now());
         }
         Ok(())
     }
 
-    fn unfinished(&self) -> std::sync::MutexGuard<'_, VecDeque<InFlight>> {
+    pub(super) fn unfinished(&self) -> std::sync::MutexGuard<'_, InFlight<Submission>> {
         self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -559,11 +544,7 @@ impl Gpu {
 
     /// Floating-point operations that one submission may hold.
     pub(super) fn work_per_submission(&self) -> u64 {
-        self.pace().work()
-    }
-
-    pub(super) fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
-        self.inner.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unfinished().pace().work()
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {
@@ -577,6 +558,7 @@ impl Gpu {
     /// Gives the queue a list of commands to run.
     pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Submission {
         let fate = self.inner.faults.fate_of_submission();
+        let (submitted, follows) = (Instant::now(), self.unfinished().added());
         let index = match fate {
             Fate::Done | Fate::Hung => self.inner.queue.submit([commands]),
             Fate::Skipped => self.inner.queue.submit([]),
@@ -585,13 +567,14 @@ impl Gpu {
                 self.inner.queue.submit([])
             }
         };
-        Submission { index, hangs: fate == Fate::Hung }
+        Submission { index, submitted, follows, hangs: fate == Fate::Hung }
     }
 
     /// Gives the queue nothing, which is done once everything before it is.
     pub(super) fn submit_nothing(&self) -> Submission {
         let hangs = self.inner.faults.fate_of_nothing() == Fate::Hung;
-        Submission { index: self.inner.queue.submit([]), hangs }
+        let (submitted, follows) = (Instant::now(), self.unfinished().added());
+        Submission { index: self.inner.queue.submit([]), submitted, follows, hangs }
     }
 
     /// Has other things go wrong from here on: for tests of what happens then.

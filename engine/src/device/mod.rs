@@ -4,6 +4,7 @@ mod adapter;
 mod error;
 mod faults;
 mod gpu;
+mod in_flight;
 mod pace;
 mod pipelines;
 mod probe;

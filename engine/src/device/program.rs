@@ -348,8 +348,8 @@ mod tests {
         let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
             return println!("skipped: no adapter");
         };
-        // 7.2 GFLOP are more than a quarter of what a GPU's first submissions hold.
-        let ty = TensorType::new(DType::F16, [1536, 1536]);
+        // 17 GFLOP: of three of them the first has to be waited for.
+        let ty = TensorType::new(DType::F16, [2048, 2048]);
         let mut graph = Graph::new();
         let [a, w] = ["a", "w"].map(|name| graph.input(name, ty.clone(), Rate::Step));
         let y = graph.apply("y", MatMul::new(Epilogue::default()), &[a, w]).expect("fits");
@@ -374,10 +374,14 @@ mod tests {
                 });
                 done.expect("it runs");
             };
-            // A submission is noted once as many as may be unfinished came after it.
-            *gpu.pace() = Pace::new(false);
-            (0..10).for_each(|_| once());
-            assert!(gpu.pace().is_told(), "{run}");
+            gpu.unfinished().set_pace(Pace::new(false));
+            let full = gpu.work_per_submission();
+            gpu.arm(FaultPlan { late: Some(Duration::from_millis(110)), ..FaultPlan::default() });
+            (0..3).for_each(|_| once());
+            gpu.arm(FaultPlan::default());
+            assert!(gpu.work_per_submission() < full, "{run}");
+            // The others wait until everything has run.
+            assert_eq!(gpu.in_flight(), if run == "run" { 2 } else { 0 }, "{run}");
         }
     }
 
@@ -386,13 +390,43 @@ mod tests {
         let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
             return println!("skipped: no adapter");
         };
-        *gpu.pace() = Pace::new(false);
+        gpu.unfinished().set_pace(Pace::new(false));
         let full = gpu.work_per_submission();
+        let add = || pollster::block_on(gpu.throttle(gpu.submit_nothing(), full)).expect("nothing fails");
         gpu.arm(FaultPlan { late: Some(Duration::from_millis(300)), ..FaultPlan::default() });
-        for _ in 0..3 {
-            pollster::block_on(gpu.throttle(gpu.submit_nothing(), full)).expect("nothing fails");
-        }
-        assert!(gpu.work_per_submission() < full, "{} of {full}", gpu.work_per_submission());
+        (0..3).for_each(|_| add());
+        let smaller = gpu.work_per_submission();
+        assert!(smaller < full && gpu.in_flight() == 2, "{smaller} of {full}");
+        // Also by who waits for what came after it, who does not wait for it again.
+        let ty = TensorType::f32([1]);
+        let tensor = gpu.allocate("x", ty).expect("room");
+        pollster::block_on(gpu.read(&tensor)).expect("nothing fails");
+        assert!(gpu.work_per_submission() < smaller, "{} of {smaller}", gpu.work_per_submission());
+        assert_eq!(gpu.in_flight(), 0);
+        // But not by who waits for what came before.
+        let before = gpu.submit_nothing();
+        add();
+        let after = gpu.submit_nothing();
+        let unfinished = [before, after].map(|submission| {
+            pollster::block_on(gpu.wait(submission)).expect("nothing fails");
+            gpu.in_flight()
+        });
+        assert_eq!(unfinished, [1, 0]);
+    }
+
+    /// The host may have been kept from noting it.
+    #[test]
+    fn a_submission_begins_when_the_queue_is_given_it() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        gpu.unfinished().set_pace(Pace::new(false));
+        let full = gpu.work_per_submission();
+        let submission = gpu.submit_nothing();
+        std::thread::sleep(Duration::from_millis(110));
+        pollster::block_on(gpu.throttle(submission, full)).expect("nothing fails");
+        pollster::block_on(gpu.wait(gpu.submit_nothing())).expect("nothing fails");
+        assert!(gpu.work_per_submission() < full);
     }
 
     #[test]
@@ -401,7 +435,7 @@ mod tests {
             return println!("skipped: no adapter");
         };
         // That of software does not change.
-        *gpu.pace() = Pace::new(true);
+        gpu.unfinished().set_pace(Pace::new(true));
         let full = gpu.work_per_submission();
         let unfinished = |work| {
             pollster::block_on(gpu.throttle(gpu.submit_nothing(), work)).expect("nothing fails");

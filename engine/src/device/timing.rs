@@ -78,7 +78,7 @@ impl Program {
     ) -> Result<HostTime, DeviceError> {
         let started = Instant::now();
         let launches = self.checked_launches(rates, inputs, outputs);
-        let (mut host, mut last) = (HostTime::default(), None);
+        let mut host = HostTime::default();
         for batch in self.batches(gpu, &launches) {
             let recording = Instant::now();
             let groups = self.groups(gpu, batch, inputs, outputs)?;
@@ -91,12 +91,9 @@ impl Program {
                 submission
             })?;
             host.submissions += 1;
-            gpu.throttle(submission.clone(), self.batch_work(batch)).await?;
-            last = Some(submission);
+            gpu.throttle(submission, self.batch_work(batch)).await?;
         }
-        if let Some(last) = last {
-            gpu.wait(last).await?;
-        }
+        gpu.wait(gpu.submit_nothing()).await?;
         host.wall = started.elapsed();
         Ok(host)
     }

@@ -558,23 +558,32 @@ impl Gpu {
     /// Gives the queue a list of commands to run.
     pub(super) fn submit(&self, commands: wgpu::CommandBuffer) -> Submission {
         let fate = self.inner.faults.fate_of_submission();
-        let (submitted, follows) = (Instant::now(), self.unfinished().added());
-        let index = match fate {
-            Fate::Done | Fate::Hung => self.inner.queue.submit([commands]),
-            Fate::Skipped => self.inner.queue.submit([]),
+        self.hand_over(fate == Fate::Hung, |queue| match fate {
+            Fate::Done | Fate::Hung => queue.submit([commands]),
+            Fate::Skipped => queue.submit([]),
             Fate::Lost => {
                 self.inner.device.destroy();
-                self.inner.queue.submit([])
+                queue.submit([])
             }
-        };
-        Submission { index, submitted, follows, hangs: fate == Fate::Hung }
+        })
     }
 
     /// Gives the queue nothing, which is done once everything before it is.
     pub(super) fn submit_nothing(&self) -> Submission {
         let hangs = self.inner.faults.fate_of_nothing() == Fate::Hung;
-        let (submitted, follows) = (Instant::now(), self.unfinished().added());
-        Submission { index: self.inner.queue.submit([]), submitted, follows, hangs }
+        self.hand_over(hangs, |queue| queue.submit([]))
+    }
+
+    fn hand_over(
+        &self,
+        hangs: bool,
+        submit: impl FnOnce(&wgpu::Queue) -> wgpu::SubmissionIndex,
+    ) -> Submission {
+        let submitted = Instant::now();
+        // Held meanwhile: what another thread adds then may come after it.
+        let unfinished = self.unfinished();
+        let index = submit(&self.inner.queue);
+        Submission { index, submitted, follows: unfinished.added(), hangs }
     }
 
     /// Has other things go wrong from here on: for tests of what happens then.

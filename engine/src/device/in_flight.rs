@@ -96,7 +96,11 @@ mod tests {
             }
             (excess, in_flight.len())
         };
-        assert_eq!([add("a", full), add("b", full)], [(None, 1), (None, 2)]);
+        assert_eq!(
+            [add("a", 9 * full), add("b", full)],
+            [(None, 1), (None, 2)],
+            "the next is prepared meanwhile"
+        );
         assert_eq!(add("c", 1), (Some(("a", 1)), 2));
         assert_eq!(add("d", full - 1), (None, 3), "two full ones' work");
         for (len, name) in (4..=8).zip(["e", "f", "g", "h", "i"]) {
@@ -153,7 +157,7 @@ mod tests {
         reads: Option<usize>,
     }
 
-    /// Milliseconds that each submission takes while the device does `speed` floating-point operations per second, `steps` long.
+    /// A host that submits as [`crate::device::Program::run`] does, and the device.
     struct Simulation {
         host: Host,
         in_flight: InFlight<f64>,
@@ -185,6 +189,8 @@ mod tests {
             self.in_flight.settle(count, self.start + Duration::from_secs_f64(self.now));
         }
 
+        /// The milliseconds that each submission takes of so many steps, while the device does `speed` floating-point operations per
+        /// second.
         fn run(&mut self, speed: f64, steps: usize) -> Vec<f64> {
             let mut taken = Vec::new();
             for _ in 0..steps {

@@ -1,8 +1,8 @@
 //! How much work one submission may hold, from how soon those before it were done.
 //!
 //! A host knows when it submitted something and when it learned that it was done; when the device began and ended it does not know.
-//! So nothing is made of speeds: what was done soon after it was submitted was done fast, however late the host looked, and what
-//! was not is made smaller, whoever was late.
+//! Nothing rests on that. What was known to be done soon after it was submitted was done fast, however late the host looked, and the
+//! next may hold more; what was known late makes the next hold less, whoever was late.
 
 use std::time::Duration;
 
@@ -101,12 +101,22 @@ mod tests {
         let mut pace = Pace::new(false);
         pace.note(1, 2 * LATE);
         assert_eq!(pace.work(), FIRST_WORK / 2, "half the way to nothing");
+        let mut pace = Pace::new(false);
+        pace.note(8 * FIRST_WORK, 3 * SOON);
+        assert!(pace.work() > FIRST_WORK, "much work is one of speed all the same");
     }
 
     #[test]
     fn submissions_are_no_longer_than_dispatches_may_be() {
         assert!(Pace::new(true).work() <= kernels::Caps::SOFTWARE_DISPATCH_FLOPS);
         assert!(Pace::new(false).work() <= kernels::Caps::GPU_DISPATCH_FLOPS);
+        let seconds = |work, speed| work as f64 / speed;
+        assert!(
+            seconds(3 * SOFTWARE_WORK, 27e9) < 0.5,
+            "half of what an interrupt may take, of those in flight"
+        );
+        assert_eq!(seconds(FIRST_WORK, 0.5e12), SOON.as_secs_f64());
+        assert_eq!(seconds(LEAST_WORK, 0.1e12), SOON.as_secs_f64());
     }
 
     #[test]

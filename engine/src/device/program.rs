@@ -87,7 +87,7 @@ impl Program {
         let launches = self.checked_launches(rates, inputs, outputs);
         for batch in self.batches(gpu, &launches) {
             let submission = self.submit(gpu, batch, inputs, outputs)?;
-            gpu.throttle(submission, self.batch_work(batch)).await?;
+            self.throttle(gpu, submission, batch).await?;
         }
         gpu.check()
     }
@@ -104,14 +104,19 @@ impl Program {
         (0..self.launches.len()).filter(|l| rates.contains(&self.step(*l).rate)).collect()
     }
 
-    /// `launches` in runs of one submission each.
-    pub(super) fn batches<'l>(&self, gpu: &Gpu, launches: &'l [usize]) -> Vec<&'l [usize]> {
-        batches(launches, |l| self.work(*l), gpu.work_per_submission())
+    /// `launches` in runs of one submission each, of which each holds what a submission may hold when it is asked for.
+    pub(super) fn batches<'l>(&self, gpu: &Gpu, launches: &'l [usize]) -> impl Iterator<Item = &'l [usize]> {
+        batches(launches, |l| self.work(*l), || gpu.work_per_submission())
     }
 
-    /// Work of launches.
-    pub(super) fn batch_work(&self, batch: &[usize]) -> u64 {
-        batch.iter().map(|launch| self.work(*launch)).sum()
+    /// [`Gpu::throttle`] for the submission of a batch.
+    pub(super) async fn throttle(
+        &self,
+        gpu: &Gpu,
+        submission: Submission,
+        batch: &[usize],
+    ) -> Result<(), DeviceError> {
+        gpu.throttle(submission, batch.iter().map(|launch| self.work(*launch)).sum()).await
     }
 
     /// A launch's operation in the plan, and its place among the operation's dispatches.
@@ -312,25 +317,28 @@ fn check_types(what: &str, declared: &[(String, TensorType)], given: &[DeviceTen
     }
 }
 
-/// Splits launches into runs of at most `limit` work, each of at least one launch.
-fn batches(launches: &[usize], work: impl Fn(&usize) -> u64, limit: u64) -> Vec<&[usize]> {
-    let (mut batches, mut start, mut sum) = (Vec::new(), 0, 0u64);
-    for (i, launch) in launches.iter().enumerate() {
-        let own = work(launch);
-        if i > start && sum + own > limit {
-            batches.push(&launches[start..i]);
-            (start, sum) = (i, 0);
-        }
-        sum += own;
-    }
-    if start < launches.len() {
-        batches.push(&launches[start..]);
-    }
-    batches
+/// Splits launches into runs of at most the work that `limit` gives for each of them, and of at least one launch.
+fn batches(
+    mut rest: &[usize],
+    work: impl Fn(&usize) -> u64,
+    limit: impl Fn() -> u64,
+) -> impl Iterator<Item = &[usize]> {
+    std::iter::from_fn(move || {
+        let limit = limit();
+        let sums = rest.iter().scan(0, |sum: &mut u64, launch| {
+            *sum += work(launch);
+            Some(*sum)
+        });
+        let count = sums.take_while(|sum| *sum <= limit).count().max(1);
+        let (batch, others) = rest.split_at_checked(count)?;
+        rest = others;
+        Some(batch)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::time::Duration;
 
     use kernels::ops::{Epilogue, MatMul};
@@ -342,17 +350,20 @@ mod tests {
     use crate::graph::Graph;
     use crate::plan::{Choice, build_plan};
 
-    /// However it is run: submissions of a device that was never seen at work would else never fit it.
+    /// Each way to run that leaves work in flight tells of the pace, and follows it before it is over.
     #[test]
-    fn a_devices_pace_is_told_by_every_run() {
+    fn a_devices_pace_is_told_and_followed_by_every_run() {
         let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
             return println!("skipped: no adapter");
         };
-        // 17 GFLOP: of three of them the first has to be waited for.
-        let ty = TensorType::new(DType::F16, [2048, 2048]);
+        // 20 dispatches of 1.4 GFLOP.
+        let ty = TensorType::new(DType::F16, [896, 896]);
         let mut graph = Graph::new();
         let [a, w] = ["a", "w"].map(|name| graph.input(name, ty.clone(), Rate::Step));
-        let y = graph.apply("y", MatMul::new(Epilogue::default()), &[a, w]).expect("fits");
+        let mut y = a;
+        for _ in 0..20 {
+            y = graph.apply("y", MatMul::new(Epilogue::default()), &[y, w]).expect("fits");
+        }
         graph.output(y);
         let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
         let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
@@ -374,14 +385,19 @@ mod tests {
                 });
                 done.expect("it runs");
             };
-            gpu.unfinished().set_pace(Pace::new(false));
-            let full = gpu.work_per_submission();
+            // 4 dispatches a submission, so that the first is waited for once there are 12; 3 in those that follow.
+            let mut pace = Pace::new(false);
+            (0..2).for_each(|_| pace.note(1, Duration::from_secs(1)));
+            assert_eq!(pace.work(), 6_250_000_000);
+            gpu.unfinished().set_pace(pace);
             gpu.arm(FaultPlan { late: Some(Duration::from_millis(110)), ..FaultPlan::default() });
-            (0..3).for_each(|_| once());
+            once();
+            let [_, submissions] = gpu.counts();
             gpu.arm(FaultPlan::default());
-            assert!(gpu.work_per_submission() < full, "{run}");
+            let in_steady_pace = 20_u64.div_ceil(4) * if run == "timed" { 2 } else { 1 };
+            assert!(submissions > in_steady_pace, "{run}: {submissions} submissions, {in_steady_pace}");
             // The others wait until everything has run.
-            assert_eq!(gpu.in_flight(), if run == "run" { 2 } else { 0 }, "{run}");
+            assert!(if run == "run" { gpu.in_flight() <= 3 } else { gpu.in_flight() == 0 }, "{run}");
         }
     }
 
@@ -430,6 +446,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_found_done_stays_in_flight() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let tensor = gpu.allocate("x", TensorType::f32([1])).expect("room");
+        pollster::block_on(gpu.throttle(gpu.submit_nothing(), 1)).expect("nothing fails");
+        let patience = Some(Duration::from_millis(50));
+        gpu.arm(FaultPlan { hang_at_submission: Some(0), patience, ..FaultPlan::default() });
+        let error = pollster::block_on(gpu.read(&tensor)).expect_err("it hangs");
+        assert!(matches!(error, DeviceError::Hung { .. }), "{error}");
+        assert_eq!(gpu.in_flight(), 1);
+    }
+
+    #[test]
     fn what_is_small_does_not_wait_for_what_is_full() {
         let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
             return println!("skipped: no adapter");
@@ -451,9 +481,15 @@ mod tests {
     fn submissions_hold_as_much_as_they_may() {
         let work = |launch: &usize| [5, 5, 5, 20, 1, 9][*launch];
         let launches = [0, 1, 2, 3, 4, 5];
-        let found = batches(&launches, work, 10);
-        assert_eq!(found, [&[0, 1][..], &[2], &[3], &[4, 5]]);
-        assert_eq!(batches(&launches, work, u64::MAX), [&launches[..]]);
-        assert!(batches(&[], work, 10).is_empty());
+        let found = |launches, limit| batches(launches, work, move || limit).collect::<Vec<_>>();
+        assert_eq!(found(&launches, 10), [&[0, 1][..], &[2], &[3], &[4, 5]]);
+        assert_eq!(found(&launches, u64::MAX), [&launches[..]]);
+        assert!(found(&[], 10).is_empty());
+        // What they may hold changes meanwhile.
+        let limit = Cell::new(10);
+        let mut changing = batches(&launches, work, || limit.get());
+        assert_eq!(changing.next(), Some(&launches[..2]));
+        limit.set(25);
+        assert_eq!(changing.next(), Some(&launches[2..4]));
     }
 }

@@ -91,7 +91,7 @@ impl Program {
                 submission
             })?;
             host.submissions += 1;
-            gpu.throttle(submission, self.batch_work(batch)).await?;
+            self.throttle(gpu, submission, batch).await?;
         }
         gpu.wait(gpu.submit_nothing()).await?;
         host.wall = started.elapsed();
@@ -133,12 +133,12 @@ impl Program {
         outputs: &[DeviceTensor],
     ) -> Result<Vec<f64>, DeviceError> {
         let mut stamps = Vec::new();
-        for batch in self.batches(gpu, launches).into_iter().flat_map(|batch| batch.chunks(MAX_TIMED)) {
+        for batch in self.batches(gpu, launches).flat_map(|batch| batch.chunks(MAX_TIMED)) {
             let words = TensorType::f32([4 * batch.len()]);
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let to = DeviceTensor::new(words.clone(), gpu.create_buffer("timestamps", words.bytes(), usage)?);
             let submission = self.submit_stamped(gpu, batch, inputs, outputs, &to)?;
-            gpu.throttle(submission, self.batch_work(batch)).await?;
+            self.throttle(gpu, submission, batch).await?;
             stamps.push(to);
         }
         let period = f64::from(gpu.queue().get_timestamp_period());

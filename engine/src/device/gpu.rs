@@ -579,11 +579,9 @@ impl Gpu {
         hangs: bool,
         submit: impl FnOnce(&wgpu::Queue) -> wgpu::SubmissionIndex,
     ) -> Submission {
-        let submitted = Instant::now();
-        // Held meanwhile: what another thread adds then may come after it.
-        let unfinished = self.unfinished();
-        let index = submit(&self.inner.queue);
-        Submission { index, submitted, follows: unfinished.added(), hangs }
+        // Before: what is added meanwhile may come after it. And no lock is held: wgpu may call whatever its user has it call.
+        let (submitted, follows) = (Instant::now(), self.unfinished().added());
+        Submission { index: submit(&self.inner.queue), submitted, follows, hangs }
     }
 
     /// Has other things go wrong from here on: for tests of what happens then.

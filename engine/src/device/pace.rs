@@ -2,7 +2,7 @@
 //!
 //! A host knows when it submitted something and when it learned that it was done; when the device began and ended it does not know.
 //! Nothing rests on that. What was known to be done soon after it was submitted was done fast, however late the host looked, and the
-//! next may hold more; what was known late makes the next hold less, whoever was late.
+//! next may hold more; what was known late and was not much makes the next hold less, whoever was late.
 
 use std::time::Duration;
 

@@ -339,7 +339,7 @@ fn batches(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use kernels::ops::{Epilogue, MatMul};
     use kernels::{DType, TensorType};
@@ -443,6 +443,30 @@ mod tests {
         pollster::block_on(gpu.throttle(submission, full)).expect("nothing fails");
         pollster::block_on(gpu.wait(gpu.submit_nothing())).expect("nothing fails");
         assert!(gpu.work_per_submission() < full);
+    }
+
+    /// By another thread, or by whoever shares the device: wgpu calls from inside of a submission what waited for an earlier one.
+    #[test]
+    fn what_is_added_while_the_queue_is_given_something_is_not_done_with_it() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        // Until it was done in time to be noticed by the submission.
+        for wait in 0..100 {
+            let (others, submission) = (gpu.clone(), gpu.submit_nothing());
+            gpu.queue().on_submitted_work_done(move || {
+                others.unfinished().add(submission, 1, Instant::now());
+            });
+            std::thread::sleep(Duration::from_millis(wait));
+            let submission = gpu.submit_nothing();
+            let is_added_meanwhile = gpu.in_flight() == 1;
+            pollster::block_on(gpu.wait(submission)).expect("nothing fails");
+            if is_added_meanwhile {
+                return assert_eq!(gpu.in_flight(), 1);
+            }
+            pollster::block_on(gpu.wait(gpu.submit_nothing())).expect("nothing fails");
+        }
+        panic!("a submission notices what is done");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use kernels::{Caps, TensorType};
@@ -43,7 +43,7 @@ struct Inner {
     params_layout: Option<wgpu::BindGroupLayout>,
     checks_shaders: bool,
     pipelines: Pipelines,
-    staging: Mutex<Option<Staging>>,
+    staging: Mutex<Staging>,
     in_flight: Mutex<InFlight<Submission>>,
     /// That the device is lost, or hangs.
     loss: Arc<OnceLock<DeviceError>>,
@@ -312,7 +312,7 @@ impl Gpu {
                 params_layout,
                 checks_shaders: options.checked_shaders,
                 pipelines: Pipelines::default(),
-                staging: Mutex::new(None),
+                staging: Mutex::default(),
                 in_flight: Mutex::new(in_flight),
                 loss,
                 finished: AtomicU64::new(0),
@@ -450,7 +450,8 @@ impl Gpu {
         Err(refusal.clone())
     }
 
-    /// A lost device refuses calls, and tells of its loss when it is polled after what ran has ended.
+    /// A lost device refuses calls, and tells of its loss when it is polled after what ran has ended. As submitting does, polling calls
+    /// what waited for earlier work: nothing may be locked.
     fn hear_of_loss(&self) {
         let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(POLL) };
         // wgpu panics where it cannot poll; what is known by now is all there is to know.
@@ -533,7 +534,7 @@ impl Gpu {
         Ok(())
     }
 
-    pub(super) fn unfinished(&self) -> std::sync::MutexGuard<'_, InFlight<Submission>> {
+    pub(super) fn unfinished(&self) -> MutexGuard<'_, InFlight<Submission>> {
         self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -579,7 +580,7 @@ impl Gpu {
         hangs: bool,
         submit: impl FnOnce(&wgpu::Queue) -> wgpu::SubmissionIndex,
     ) -> Submission {
-        // Before: what is added meanwhile may come after it. And no lock is held: wgpu may call whatever its user has it call.
+        // Before: what is added meanwhile may come after it. And nothing is locked: wgpu calls what waited for earlier work.
         let (submitted, follows) = (Instant::now(), self.unfinished().added());
         Submission { index: submit(&self.inner.queue), submitted, follows, hangs }
     }
@@ -619,16 +620,8 @@ impl Gpu {
         &self.inner.pipelines
     }
 
-    /// The staging ring, for as long as the closure runs.
-    pub(super) fn with_staging<T>(
-        &self,
-        work: impl FnOnce(&mut Staging) -> Result<T, DeviceError>,
-    ) -> Result<T, DeviceError> {
-        let mut staging = self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        if staging.is_none() {
-            *staging = Some(Staging::new(self)?);
-        }
-        work(staging.as_mut().expect("just made"))
+    pub(super) fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -220,16 +220,17 @@ impl Program {
         let step = self.step(number);
         let binds = &step.variant.dispatches[launch.dispatch].binds;
         let buffers = binds.iter().map(|b| self.tensor(step.place(b), inputs, outputs).key()).collect();
-        let mut external = self.external.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (number, buffers);
-        if let Some(group) = external.get(&key) {
+        let external = || self.external.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = external().get(&key) {
             return Ok(group.clone());
         }
+        let group = self.bind(gpu, step, binds, &launch.pipeline, inputs, outputs)?;
+        let mut external = external();
         // A group keeps its buffers alive: the bound keeps a long run from holding every buffer it ever saw.
         if external.len() > 4 * self.launches.len() + 64 {
             external.clear();
         }
-        let group = self.bind(gpu, step, binds, &launch.pipeline, inputs, outputs)?;
         external.insert(key, group.clone());
         Ok(group)
     }
@@ -339,9 +340,11 @@ fn batches(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::slice::from_ref;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use kernels::ops::{Epilogue, MatMul};
+    use kernels::ops::{Add, Epilogue, MatMul};
     use kernels::{DType, TensorType};
 
     use super::*;
@@ -419,6 +422,13 @@ mod tests {
         pollster::block_on(gpu.read(&tensor)).expect("nothing fails");
         assert!(gpu.work_per_submission() < smaller, "{} of {smaller}", gpu.work_per_submission());
         assert_eq!(gpu.in_flight(), 0);
+        // And by who has to wait for what was submitted just now.
+        gpu.arm(FaultPlan::default());
+        gpu.unfinished().set_pace(Pace::new(false));
+        add();
+        gpu.arm(FaultPlan { late: Some(Duration::from_millis(200)), ..FaultPlan::default() });
+        pollster::block_on(gpu.wait(gpu.submit_nothing())).expect("nothing fails");
+        assert!(gpu.work_per_submission() < full, "{} of {full}", gpu.work_per_submission());
         // But not by who waits for what came before.
         let before = gpu.submit_nothing();
         add();
@@ -467,6 +477,50 @@ mod tests {
             pollster::block_on(gpu.wait(gpu.submit_nothing())).expect("nothing fails");
         }
         panic!("a submission notices what is done");
+    }
+
+    /// wgpu calls from inside of a look at the device what waited for earlier work: of whoever shares the device it may be anything.
+    #[test]
+    fn what_is_called_from_inside_of_a_look_is_not_locked_out() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let ty = TensorType::f32([1 << 16]);
+        let mut graph = Graph::new();
+        let x = graph.input("x", ty.clone(), Rate::Step);
+        let y = graph.apply("y", Add, &[x, x]).expect("fits");
+        graph.output(y);
+        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
+        let program = Arc::new(Program::compile(&gpu, plan, Vec::new()).expect("a program"));
+        let [x, y] = ["x", "y"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
+        // Whose callers look at the device, because it has refused something.
+        let _ = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 4,
+            usage: wgpu::BufferUsages::empty(),
+            mapped_at_creation: false,
+        });
+        let upload = {
+            let (gpu, x) = (gpu.clone(), x.clone());
+            move || pollster::block_on(gpu.upload_bytes(&x, 0, &[0; 4 << 16]))
+        };
+        let run = {
+            let gpu = gpu.clone();
+            move || pollster::block_on(program.run(&gpu, &[Rate::Step], from_ref(&x), from_ref(&y)))
+        };
+        let uses: [Arc<dyn Fn() -> Result<(), DeviceError> + Send + Sync>; 2] =
+            [Arc::new(upload), Arc::new(run)];
+        for what in uses {
+            let (ended, results) = std::sync::mpsc::channel();
+            let (called, also_ended) = (what.clone(), ended.clone());
+            gpu.queue().on_submitted_work_done(move || also_ended.send(called()).expect("somebody listens"));
+            std::thread::spawn(move || ended.send(what()));
+            for _ in 0..2 {
+                let result =
+                    results.recv_timeout(Duration::from_secs(60)).expect("neither waits for the other");
+                assert!(matches!(result, Err(DeviceError::Refused { .. })), "{result:?}");
+            }
+        }
     }
 
     #[test]

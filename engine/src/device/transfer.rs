@@ -20,7 +20,10 @@ const RING_BYTES: usize = 16 << 20;
 const SMALL: usize = 64 << 10;
 
 /// The staging ring.
+#[derive(Default)]
 pub(super) struct Staging {
+    /// Buffers that were ever made.
+    made: usize,
     /// Those that nobody fills, the one that has waited longest first.
     free: VecDeque<Staged>,
 }
@@ -32,11 +35,6 @@ struct Staged {
 }
 
 impl Staging {
-    pub(super) fn new(gpu: &Gpu) -> Result<Self, DeviceError> {
-        let free: Result<_, _> = (0..RING).map(|_| Staging::create(gpu)).collect();
-        Ok(Staging { free: free? })
-    }
-
     fn create(gpu: &Gpu) -> Result<Staged, DeviceError> {
         let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
         let buffer = gpu.create_buffer("staging", RING_BYTES as u64, usage)?;
@@ -44,8 +42,17 @@ impl Staging {
     }
 
     /// A buffer for one upload alone: while it is mapped nobody else may map it.
-    fn take(&mut self, gpu: &Gpu) -> Result<Staged, DeviceError> {
-        self.free.pop_front().map_or_else(|| Staging::create(gpu), Ok)
+    fn take(gpu: &Gpu) -> Result<Staged, DeviceError> {
+        let free = {
+            let mut ring = gpu.staging();
+            if ring.made < RING { None } else { ring.free.pop_front() }
+        };
+        if let Some(staged) = free {
+            return Ok(staged);
+        }
+        let staged = Staging::create(gpu)?;
+        gpu.staging().made += 1;
+        Ok(staged)
     }
 
     fn give_back(&mut self, staged: Staged) {
@@ -77,7 +84,7 @@ impl Gpu {
         }
         let mut at = offset;
         for chunk in bytes.chunks(RING_BYTES) {
-            let Staged { buffer: staging, copy } = self.with_staging(|ring| ring.take(self))?;
+            let Staged { buffer: staging, copy } = Staging::take(self)?;
             // For its own copy alone: what was queued later may run on.
             if let Some(copy) = copy {
                 self.wait(copy).await?;
@@ -93,10 +100,7 @@ impl Gpu {
                 self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&staging.buffer, 0, to.buffer(), at, size);
             let copy = Some(self.submit(encoder.finish()));
-            self.with_staging(|ring| {
-                ring.give_back(Staged { buffer: staging, copy });
-                Ok(())
-            })?;
+            self.staging().give_back(Staged { buffer: staging, copy });
             at += size;
         }
         self.check()

@@ -479,6 +479,31 @@ mod tests {
         panic!("a submission notices what is done");
     }
 
+    /// They would keep all of its buffers.
+    #[test]
+    fn a_program_does_not_keep_what_it_was_ever_run_on() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let ty = TensorType::f32([1]);
+        let mut graph = Graph::new();
+        let x = graph.input("x", ty.clone(), Rate::Step);
+        let y = graph.apply("y", Add, &[x, x]).expect("fits");
+        graph.output(y);
+        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
+        let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
+        let bound = || program.external.lock().expect("nobody panicked").len();
+        let mut most = 0;
+        for _ in 0..200 {
+            let [x, y] = ["x", "y"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
+            for _ in 0..2 {
+                program.groups(&gpu, &[0], from_ref(&x), from_ref(&y)).expect("they fit");
+            }
+            most = most.max(bound());
+        }
+        assert!((2..100).contains(&most), "{most}");
+    }
+
     /// wgpu calls from inside of a look at the device what waited for earlier work: of whoever shares the device it may be anything.
     #[test]
     fn what_is_called_from_inside_of_a_look_is_not_locked_out() {

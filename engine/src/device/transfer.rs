@@ -63,7 +63,7 @@ impl Staging {
 }
 
 impl Gpu {
-    /// Bytes of the buffers that an upload of `bytes` goes through; they stay for the next.
+    /// The most that the buffers have through which uploads of up to `bytes` go one after the other; they stay for the next.
     pub(crate) fn staging_bytes(bytes: u64) -> u64 {
         if bytes > SMALL as u64 { (RING * RING_BYTES) as u64 } else { 0 }
     }
@@ -253,6 +253,29 @@ mod tests {
         let hung = |result: Result<(), DeviceError>| matches!(result, Err(DeviceError::Hung { .. }));
         assert!(hung(pollster::block_on(gpu.upload(&tensor, &x))), "the first of them is still copied from");
         assert!(hung(pollster::block_on(gpu.finish_read(late)).map(drop)));
+    }
+
+    #[test]
+    fn as_many_buffers_stay_as_take_turns() {
+        let Ok(gpu) = pollster::block_on(Gpu::open(AdapterChoice::Auto)) else {
+            return println!("skipped: no adapter");
+        };
+        let before = gpu.held_bytes();
+        let staying = || (gpu.held_bytes() - before) as usize / RING_BYTES;
+        gpu.arm(FaultPlan { fail_allocation: Some(0), ..FaultPlan::default() });
+        assert!(Staging::take(&gpu).is_err());
+        let take = || Staging::take(&gpu).expect("room");
+        // Of one after the other each makes one until there are enough.
+        let found = [(); 4].map(|()| {
+            let staged = take();
+            gpu.staging().give_back(staged);
+            staying()
+        });
+        assert_eq!(found, [1, RING, RING, RING]);
+        let at_once = [(); 3 * RING].map(|()| take());
+        assert_eq!(staying(), 3 * RING);
+        at_once.into_iter().for_each(|staged| gpu.staging().give_back(staged));
+        assert_eq!(staying(), RING);
     }
 
     #[test]

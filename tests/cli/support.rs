@@ -26,7 +26,7 @@ pub(crate) fn photogram(folder: &Path, words: &[&str]) -> Command {
     command.env("XDG_RUNTIME_DIR", folder).env_remove("RUST_BACKTRACE");
     // What this machine's user has measured changes no test.
     command.env("PHOTOGRAM_CACHE", folder.join("cache")).env_remove("CI");
-    command.current_dir(folder).args(words).timeout(Duration::from_secs(120));
+    command.current_dir(folder).args(words).timeout(Duration::from_secs(600));
     command
 }
 

@@ -58,8 +58,6 @@ struct Inner {
     faults: Faults,
     /// What is traced, if anything is.
     watched: Mutex<Option<Watch>>,
-    /// Allocations so far.
-    allocations: AtomicU64,
 }
 
 /// What the queue was given at once.
@@ -83,8 +81,6 @@ pub struct DeviceTensor {
 /// A buffer whose bytes are accounted for until its last owner drops it.
 pub(super) struct Allocation {
     pub(super) buffer: wgpu::Buffer,
-    /// Never given to another allocation, unlike an address.
-    id: u64,
     held_bytes: Arc<AtomicU64>,
 }
 
@@ -111,11 +107,6 @@ impl DeviceTensor {
     /// Whether no other tensor shares the buffer.
     pub fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.allocation) == 1
-    }
-
-    /// Identifies the buffer among all there ever were.
-    pub(super) fn key(&self) -> u64 {
-        self.allocation.id
     }
 }
 
@@ -322,7 +313,6 @@ impl Gpu {
                 limit: AtomicU64::new(u64::MAX),
                 faults: Faults::default(),
                 watched: Mutex::default(),
-                allocations: AtomicU64::new(0),
             }),
         }
     }
@@ -422,8 +412,7 @@ impl Gpu {
         }
         let now = inner.held_bytes.fetch_add(size, Ordering::Relaxed) + size;
         inner.peak_bytes.fetch_max(now, Ordering::Relaxed);
-        let id = inner.allocations.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Allocation { buffer, id, held_bytes: inner.held_bytes.clone() }))
+        Ok(Arc::new(Allocation { buffer, held_bytes: inner.held_bytes.clone() }))
     }
 
     /// Runs wgpu calls and turns a validation error among them into a value.

@@ -1,4 +1,4 @@
-//! A plan on a device: pipelines, buffers and bind groups made once, replayed as often as wanted.
+//! A plan on a device: pipelines, buffers and all bind groups of its own made once, replayed as often as wanted.
 
 use std::sync::Arc;
 

@@ -78,7 +78,7 @@ pub struct DeviceTensor {
     allocation: Arc<Allocation>,
 }
 
-/// A buffer whose bytes are accounted for until its last owner drops it.
+/// A buffer whose bytes are accounted for until this is dropped; a bind group keeps the buffer longer.
 pub(super) struct Allocation {
     pub(super) buffer: wgpu::Buffer,
     held_bytes: Arc<AtomicU64>,

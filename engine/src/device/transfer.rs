@@ -63,7 +63,7 @@ impl Staging {
 }
 
 impl Gpu {
-    /// The most that the ring's buffers have after uploads of up to `bytes`, one after the other; they stay for the next.
+    /// The most bytes that the ring's buffers have after uploads of up to `bytes`, one after the other; they stay for the next.
     pub(crate) fn staging_bytes(bytes: u64) -> u64 {
         if bytes > SMALL as u64 { (RING * RING_BYTES) as u64 } else { 0 }
     }

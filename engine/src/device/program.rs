@@ -328,7 +328,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use kernels::ops::{Add, Epilogue, MatMul};
-    use kernels::{DType, TensorType};
+    use kernels::{DType, HostTensor, TensorType};
 
     use super::*;
     use crate::device::pace::Pace;
@@ -477,7 +477,15 @@ mod tests {
         let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
         let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
         let [x, y, z] = ["x", "y", "z"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
-        let groups = program.groups(&gpu, &[0, 0, 0, 0, 1], &[x], &[y, z]).expect("they fit");
+        let ones = HostTensor::from_fn(ty.clone(), |_| 1.0);
+        pollster::block_on(gpu.upload(&x, &ones)).expect("it fits");
+        let (batch, inputs, outputs) = ([0, 0, 0, 0, 1], [x], [y, z]);
+        program.submit(&gpu, &batch, &inputs, &outputs).expect("they fit");
+        let twos = HostTensor::from_fn(ty, |_| 2.0).to_bytes();
+        for output in &outputs {
+            assert_eq!(pollster::block_on(gpu.read_bytes(output)).expect("it ran"), twos);
+        }
+        let groups = program.groups(&gpu, &batch, &inputs, &outputs).expect("they fit");
         let is_first = |group: &wgpu::BindGroup| *group == groups[0];
         assert_eq!(groups.iter().map(is_first).collect::<Vec<_>>(), [true, true, true, true, false]);
     }

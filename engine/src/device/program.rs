@@ -336,6 +336,22 @@ mod tests {
     use crate::graph::Graph;
     use crate::plan::{Choice, build_plan};
 
+    fn compiled(gpu: &Gpu, graph: &Graph) -> Program {
+        let plan = build_plan(graph, gpu.caps(), Choice::Fastest).expect("a plan");
+        Program::compile(gpu, plan, Vec::new()).expect("a program")
+    }
+
+    /// Each of the outputs is twice the input, by a launch of its own.
+    fn doubling(gpu: &Gpu, ty: &TensorType, outputs: &[&str]) -> Program {
+        let mut graph = Graph::new();
+        let x = graph.input("x", ty.clone(), Rate::Step);
+        for name in outputs {
+            let sum = graph.apply(*name, Add, &[x, x]).expect("fits");
+            graph.output(sum);
+        }
+        compiled(gpu, &graph)
+    }
+
     /// Each way to run that leaves work in flight tells of the pace, and follows it before it is over.
     #[test]
     fn a_devices_pace_is_told_and_followed_by_every_run() {
@@ -351,8 +367,7 @@ mod tests {
             y = graph.apply("y", MatMul::new(Epilogue::default()), &[y, w]).expect("fits");
         }
         graph.output(y);
-        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
-        let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
+        let program = compiled(&gpu, &graph);
         let [a, w, y] = ["a", "w", "y"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
         let (inputs, outputs) = ([a, w], [y]);
         let rates = [Rate::Step];
@@ -468,14 +483,7 @@ mod tests {
             return println!("skipped: no adapter");
         };
         let ty = TensorType::f32([4]);
-        let mut graph = Graph::new();
-        let x = graph.input("x", ty.clone(), Rate::Step);
-        for name in ["y", "z"] {
-            let sum = graph.apply(name, Add, &[x, x]).expect("fits");
-            graph.output(sum);
-        }
-        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
-        let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
+        let program = doubling(&gpu, &ty, &["y", "z"]);
         let [x, y, z] = ["x", "y", "z"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
         let ones = HostTensor::from_fn(ty.clone(), |_| 1.0);
         pollster::block_on(gpu.upload(&x, &ones)).expect("it fits");
@@ -500,12 +508,7 @@ mod tests {
             return println!("skipped: the backend does not say what is allocated");
         };
         let ty = TensorType::f32([1 << 20]);
-        let mut graph = Graph::new();
-        let x = graph.input("x", ty.clone(), Rate::Step);
-        let y = graph.apply("y", Add, &[x, x]).expect("fits");
-        graph.output(y);
-        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
-        let program = Program::compile(&gpu, plan, Vec::new()).expect("a program");
+        let program = doubling(&gpu, &ty, &["y"]);
         for _ in 0..20 {
             let [x, y] = ["x", "y"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
             pollster::block_on(program.run(&gpu, &[Rate::Step], &[x], &[y])).expect("it runs");
@@ -524,12 +527,7 @@ mod tests {
             return println!("skipped: no adapter");
         };
         let ty = TensorType::f32([1 << 16]);
-        let mut graph = Graph::new();
-        let x = graph.input("x", ty.clone(), Rate::Step);
-        let y = graph.apply("y", Add, &[x, x]).expect("fits");
-        graph.output(y);
-        let plan = build_plan(&graph, gpu.caps(), Choice::Fastest).expect("a plan");
-        let program = Arc::new(Program::compile(&gpu, plan, Vec::new()).expect("a program"));
+        let program = doubling(&gpu, &ty, &["y"]);
         let [x, y] = ["x", "y"].map(|name| gpu.allocate(name, ty.clone()).expect("room"));
         // Whose callers look at the device, because it has refused something.
         let _ = gpu.device().create_buffer(&wgpu::BufferDescriptor {
